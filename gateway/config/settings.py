@@ -1,0 +1,209 @@
+"""What the operator decided, parsed once and frozen. Durations in seconds, sizes in bytes.
+
+Nothing below `gateway.config` reads a file or an environment variable: it is handed one of these. Defaults stand here
+and nowhere else, so that tests change a size by passing another value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.model import Format
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TlsSettings:
+    """Certificates of one side of a TLS connection."""
+
+    ca: Path | None = None
+    """Trust anchors (PEM). None: the system's."""
+    certificate: Path | None = None
+    """Own certificate chain (PEM). Required to listen."""
+    key: Path | None = None
+    """Own private key (PEM). None: it stands in `certificate`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credentials:
+    """A user name and its password."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListenSettings:
+    """`mqtt.listen`: the gateway's own listener."""
+
+    host: str = "127.0.0.1"
+    port: int = 1883
+    """0 takes a free one (tests)."""
+    tls: TlsSettings | None = None
+    users: tuple[Credentials, ...] = ()
+    """Empty: anyone who reaches the port may connect."""
+    max_packet_bytes: int = MIB
+    """A larger packet closes the connection (5.0: announced, reason 0x95). Payload limits are ingest's own and gentler."""
+    max_connections: int = 10_000
+    max_queued_messages: int = 1_000
+    """Per session, waiting for a subscriber that is away or slow. Further ones are dropped, oldest kept, and counted."""
+    max_unsettled_bytes: int = 16 * MIB
+    """Received and not yet on disk. Beyond it no socket is read until the disk has caught up."""
+    session_expiry_max_s: int = 7 * 86_400
+    connect_timeout_s: float = 10.0
+    """From TCP accept to a complete CONNECT."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConnectSettings:
+    """`mqtt.connect`: be the client of a broker that is already there."""
+
+    host: str
+    port: int
+    tls: TlsSettings | None = None
+    credentials: Credentials | None = None
+    client_id: str = ""
+    """Empty: `gateway-{gateway.id}`. Fixed per installation, so that the broker keeps the session."""
+    keepalive_s: int = 30
+    session_expiry_s: int = 7 * 86_400
+    max_unsettled_bytes: int = 16 * MIB
+    """Unacknowledged bytes beyond which the socket is not read: the broker's window is not to be trusted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopicSettings:
+    """One entry of `ingest.topics`."""
+
+    topic: str
+    """A filter; `{name}` matches one level and names it."""
+    format: Format = Format.JSON
+    max_payload_bytes: int = 256 * KIB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogSettings:
+    """`log`: the ring log."""
+
+    max_size_bytes: int = 512 * MIB
+    segment_size_bytes: int = 8 * MIB
+    sync_interval_s: float | None = 0.0
+    """0: every batch (`always`). More: what a power cut may take (`50ms`). None: never ask for a sync (`none`)."""
+    tip_bytes: int = 16 * MIB
+    """Recent batches kept in memory, so that consumers at the tip read no disk."""
+    dead_letters_max_size_bytes: int = 32 * MIB
+    compress: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrySettings:
+    """Full-jitter backoff: a pause drawn from [0, min(max, base * 2^attempt)]."""
+
+    base_s: float = 0.5
+    max_s: float = 120.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SinkSettings:
+    """What all sinks have in common: one entry of `forward`."""
+
+    name: str
+    batch_records: int = 500
+    window_records: int = 2_000
+    """Sent and not yet under a durable cursor: the most that a crash can repeat."""
+    timeout_s: float = 30.0
+    retry: RetrySettings = RetrySettings()
+    start: str = "oldest"
+    """Where a sink that has no cursor yet begins: `oldest` or `now`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MqttSinkSettings(SinkSettings):
+    """`type: mqtt`: publish to an upstream broker at QoS 1."""
+
+    host: str
+    port: int
+    tls: TlsSettings | None = None
+    credentials: Credentials | None = None
+    client_id: str = ""
+    """Empty: `gateway-{gateway.id}-{name}`."""
+    topic: str = "{gateway}/{topic}"
+    keepalive_s: int = 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HttpSinkSettings(SinkSettings):
+    """`type: http`: POST a CloudEvents 1.0 batch (JSON)."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InfluxSinkSettings(SinkSettings):
+    """`type: influxdb`: write points over influxdb-client (also to VictoriaMetrics)."""
+
+    url: str
+    bucket: str
+    org: str = ""
+    token: str = field(default="", repr=False)
+    measurement: str = "{type}"
+    """A template over captures; falls back to `event` where the topic has no such capture."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileSinkSettings(SinkSettings):
+    """`type: file`: append JSON lines, synced batch by batch."""
+
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WebhookSettings:
+    """One receiver of `notify`."""
+
+    name: str
+    url: str | None = None
+    """None: only a log line."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HttpSettings:
+    """`http`: API, health and metrics."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0 takes a free one (tests)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActSettings:
+    """`act`: how decisions are carried out."""
+
+    act_within_s: float = 0.25
+    """How long a command waits for a stalled disk before it goes out ahead of its record (counted)."""
+    max_age_s: float = 60.0
+    """A decision older than this is recorded as expired and moves nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The whole configuration."""
+
+    gateway_id: str
+    data_dir: Path
+    timezone: str = "UTC"
+    listen: ListenSettings | None = None
+    connect: ConnectSettings | None = None
+    topics: tuple[TopicSettings, ...] = ()
+    log: LogSettings = LogSettings()
+    rules: tuple[Path, ...] = ()
+    """Rule files, globs already resolved, `*.test.yaml` already left out, in sorted order."""
+    forward: tuple[SinkSettings, ...] = ()
+    notify: tuple[WebhookSettings, ...] = ()
+    http: HttpSettings | None = HttpSettings()
+    act: ActSettings = ActSettings()
+    path: Path | None = None
+    """The file that this came from."""
