@@ -203,6 +203,40 @@ class Position(NamedTuple):
     ordinal: int
 
 
+class Cursor(msgspec.Struct, frozen=True):
+    """A consumer's durable place in the log, with what became of everything before it (L7).
+
+    Invariant: `ordinal - start_ordinal = delivered + dead_lettered + evicted`.
+    """
+
+    seq: int
+    ordinal: int
+    start_ordinal: int = 0
+    """Where the consumer began."""
+    delivered: int = 0
+    dead_lettered: int = 0
+    evicted: int = 0
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """An event that could not be processed, whole, with the reason. Stored as JSON in the dead-letter log."""
+
+    id: str
+    """The event's own id; for what ingest refused, an id in the dead-letter log's numbering."""
+    topic: str
+    payload: bytes
+    """The original bytes; for an oversized payload its first KiB."""
+    flags: int
+    stage: str
+    """`ingest`, or the name of the sink that refused it."""
+    code: str
+    """Bounded vocabulary, fit for a metric label."""
+    detail: str
+    attempts: int
+    first_wall_ns: int
+    last_wall_ns: int
+
+
 # What rules decide. These are stored in the log as JSON (kind DECISIONS), so field names are part of the log format.
 
 
