@@ -1,0 +1,243 @@
+r"""One file of the log: its name, its header, and the frames that follow.
+
+A segment is named by its first sequence number, `00000000000000001042.seg`, never by a clock. It starts with 64 bytes:
+
+    offset size
+         0    8  magic "EGLOG\x00\r\n"
+         8    4  format version (1)
+        12    4  epoch in which it was begun
+        16    8  log id
+        24    8  sequence number of its first record
+        32    8  ordinal of its first record
+        40   20  zeros
+        60    4  CRC-32 over bytes 0-59, seeded as in `gateway.ringlog.frame`
+
+Frames follow back to back. While a segment is being written it is allocated to its full size and ends in zeros; when it
+is sealed it is cut to what it holds.
+
+Invariants:
+- A segment is written by one opening of the log only. Recovery cuts it, nobody ever appends to it again.
+- After any failed write or sync it is abandoned (cut back to what was synced) and a new one is begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
+
+from gateway.errors import LogCorruptError
+from gateway.model import Position
+from gateway.ringlog.frame import CRC_SEED, MAGIC, Header, NeedMore, check, peek
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from gateway.ringlog.storage import File, Storage
+
+FILE_MAGIC = b"EGLOG\x00\r\n"
+FILE_VERSION = 1
+SUFFIX = ".seg"
+_HEAD = struct.Struct("<8sIIQQQ20x")
+_CRC = struct.Struct("<I")
+HEAD_BYTES = _HEAD.size + _CRC.size
+_CHUNK_BYTES = 1024 * 1024
+
+
+class SegmentHead(NamedTuple):
+    """The first 64 bytes of a segment."""
+
+    epoch: int
+    log_id: int
+    seq: int
+    ordinal: int
+
+
+class Damage(NamedTuple):
+    """Bytes that hold no valid frame."""
+
+    segment: str
+    offset: int
+    length_bytes: int
+    why: str
+
+
+class Found(NamedTuple):
+    """A valid frame, with the bytes that hold it."""
+
+    header: Header
+    offset: int
+    """Within the segment."""
+    data: bytes
+    at: int
+    """Within `data`."""
+
+
+def name_of(seq: int) -> str:
+    """File name of the segment that starts at `seq`."""
+    return f"{seq:020d}{SUFFIX}"
+
+
+def is_segment(name: str) -> bool:
+    """Whether a directory entry is one of ours; anything else in the directory is left alone."""
+    return name.endswith(SUFFIX) and len(name) == 20 + len(SUFFIX) and name[:20].isdecimal()
+
+
+def read_head(file: File, name: str) -> SegmentHead:
+    """The segment's header.
+
+    Raises:
+        LogCorruptError: if it is damaged, or written by a newer release.
+    """
+    data = file.read(HEAD_BYTES, 0)
+    if len(data) < HEAD_BYTES or data[:8] != FILE_MAGIC:
+        raise LogCorruptError(name, 0, "not a log segment")
+    _, version, epoch, log_id, seq, ordinal = _HEAD.unpack_from(data)
+    if version != FILE_VERSION:
+        raise LogCorruptError(name, 8, f"log format {version}; this release reads {FILE_VERSION}")
+    if _CRC.unpack_from(data, _HEAD.size)[0] != crc32(data[: _HEAD.size], CRC_SEED):
+        raise LogCorruptError(name, 0, "segment header checksum does not match")
+    return SegmentHead(epoch, log_id, seq, ordinal)
+
+
+def scan(file: File, name: str, log_id: int, start: int = HEAD_BYTES) -> Iterator[Found | Damage]:
+    """Every valid frame from `start` on, in file order, and every stretch between them that is not one.
+
+    After damage the scan looks for the next place where a valid frame starts: one flipped bit costs one frame. Zeros up
+    to the end of the file are the allocated rest of a segment that was never sealed, and are not reported.
+    """
+    size = file.size_bytes()
+    window, base = b"", start
+    offset = start
+    bad_from, why = -1, ""
+    while offset < size:
+        at = offset - base
+        found = check(window, at, log_id)
+        if isinstance(found, NeedMore):
+            if base < offset or len(window) < found.wanted_bytes <= size - offset:
+                window, base = file.read(max(_CHUNK_BYTES, found.wanted_bytes), offset), offset
+                if len(window) >= found.wanted_bytes:
+                    continue
+            reason = "cut off"
+        elif isinstance(found, Header):
+            if bad_from >= 0:
+                yield Damage(name, bad_from, offset - bad_from, why)
+                bad_from = -1
+            yield Found(found, offset, window, at)
+            offset += found.frame_bytes
+            continue
+        else:
+            reason = found.why
+        if bad_from < 0:
+            bad_from, why = offset, reason
+        window, base, offset = _seek_magic(file, offset + 1, size)
+    if bad_from >= 0 and (length := _without_zero_tail(file, bad_from, size)):
+        yield Damage(name, bad_from, length, why)
+
+
+def locate(file: File, seq: int, log_id: int) -> int:
+    """Offset of the frame that holds `seq`, or of the first later one, by hopping over headers without checking bodies.
+
+    If the hopping meets damage it returns the offset of the damage: `scan` takes over from there.
+    """
+    size = file.size_bytes()
+    offset, window, base = HEAD_BYTES, b"", 0
+    while offset < size:
+        header = peek(window, offset - base, log_id)
+        if isinstance(header, NeedMore):
+            window, base = file.read(_CHUNK_BYTES, offset), offset
+            if len(window) < header.wanted_bytes:
+                break
+            continue
+        if not isinstance(header, Header) or header.end > seq:
+            break
+        offset += header.frame_bytes
+    return offset
+
+
+def _seek_magic(file: File, offset: int, size: int) -> tuple[bytes, int, int]:
+    while offset < size:
+        window = file.read(_CHUNK_BYTES, offset)
+        hit = window.find(MAGIC)
+        if hit >= 0:
+            return window, offset, offset + hit
+        offset += max(1, len(window) - len(MAGIC) + 1)
+    return b"", size, size
+
+
+def _without_zero_tail(file: File, start: int, size: int) -> int:
+    """Length of `[start, size)` less its trailing zeros."""
+    end = size
+    while end > start:
+        chunk_start = max(start, end - _CHUNK_BYTES)
+        kept = len(file.read(end - chunk_start, chunk_start).rstrip(b"\0"))
+        if kept:
+            return chunk_start + kept - start
+        end = chunk_start
+    return 0
+
+
+class SegmentWriter:
+    """The one segment that is being written. Lives in the log-writer thread."""
+
+    def __init__(self, storage: Storage, directory: Path, head: SegmentHead, size_bytes: int) -> None:
+        """Begin a new segment, durable in name and header when this returns.
+
+        Args:
+            storage: the disk.
+            directory: where the log lives.
+            head: who begins it, and at which record.
+            size_bytes: what to allocate at once.
+        """
+        self.name = name_of(head.seq)
+        self.head = head
+        self.allocated_bytes = max(size_bytes, HEAD_BYTES)
+        self.used_bytes = HEAD_BYTES
+        self.synced_bytes = HEAD_BYTES
+        self.end = Position(head.seq, head.ordinal)
+        path = directory / self.name
+        self._file = storage.create(path)
+        try:
+            self._file.allocate(self.allocated_bytes)
+            packed = _HEAD.pack(FILE_MAGIC, FILE_VERSION, head.epoch, head.log_id, head.seq, head.ordinal)
+            self._file.write(packed + _CRC.pack(crc32(packed, CRC_SEED)), 0)
+            self._file.sync()
+            storage.sync_dir(directory)
+        except OSError:
+            self._file.close()
+            with contextlib.suppress(OSError):
+                storage.remove(path)
+            raise
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether a frame of this size fits. An empty segment takes any frame, so that none is ever too large."""
+        return self.used_bytes + size_bytes <= self.allocated_bytes or self.used_bytes == HEAD_BYTES
+
+    def write(self, frames: bytes, end: Position) -> None:
+        """Append whole frames. `end` is the position after their last record."""
+        self._file.write(frames, self.used_bytes)
+        self.used_bytes += len(frames)
+        self.allocated_bytes = max(self.allocated_bytes, self.used_bytes)
+        self.end = end
+
+    def sync(self) -> None:
+        """Return when all of it is on the medium."""
+        self._file.sync()
+        self.synced_bytes = self.used_bytes
+
+    def seal(self) -> None:
+        """Cut it to what it holds, sync, close."""
+        self._file.truncate(self.used_bytes)
+        self._file.sync()
+        self._file.close()
+        self.allocated_bytes = self.synced_bytes = self.used_bytes
+
+    def abandon(self) -> None:
+        """After an error: cut back to what is known to be on the medium, and never touch it again."""
+        with contextlib.suppress(OSError):
+            self._file.truncate(self.synced_bytes)
+        self.allocated_bytes = self.used_bytes = self.synced_bytes
+        with contextlib.suppress(OSError):
+            self._file.close()
