@@ -26,14 +26,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.errors import StorageError
+from gateway.observe.status import LatencyRecorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.clock import Clock
     from gateway.model import Batch
-
-SYNC_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Writable(Protocol):
@@ -56,7 +55,6 @@ class _Job:
     done: list[Callable[[], None]]
     sync: bool
     failure: StorageError | None = None
-    took_s: float = 0.0
     outcomes: list[OSError | None] = field(default_factory=list)
 
 
@@ -85,11 +83,8 @@ class Committer:
         self._idle = asyncio.Event()
         self._idle.set()
         self.failure: StorageError | None = None
-        self.jobs = 0
-        self.last_commit_s = 0.0
-        self.commit_counts = [0] * (len(SYNC_BUCKETS_S) + 1)
-        """How many jobs took up to each of `SYNC_BUCKETS_S`; the last one counts what took longer."""
-        self.commit_sum_s = 0.0
+        self.latency = LatencyRecorder()
+        """How long jobs took, from their start to the loop's hearing of it."""
         self._started_ns: int | None = None
         self.closing = threading.Event()
         """Set when waiting for a disk is no longer an option."""
@@ -103,7 +98,7 @@ class Committer:
 
     def request(self) -> None:
         """Something was appended: start a job at the end of this turn, or when the present one is done."""
-        if not self._wanted:
+        if not self._wanted and self.failure is None:
             self._wanted = True
             self._idle.clear()
             # Twice round the loop: whoever waits for the append runs first, so that an event and the decision that it
@@ -205,7 +200,7 @@ class Committer:
         self._busy = False
         assert self._started_ns is not None, "a job that ends has begun"
         now_ns = self._clock.mono_ns()
-        self._account((now_ns - self._started_ns) / 1e9)
+        self.latency.observe((now_ns - self._started_ns) / 1e9)
         self._started_ns = None
         if job.failure is not None:
             self._fail(job)
@@ -230,12 +225,6 @@ class Committer:
             self._start()
         else:
             self._idle.set()
-
-    def _account(self, took_s: float) -> None:
-        self.jobs += 1
-        self.last_commit_s = took_s
-        self.commit_sum_s += took_s
-        self.commit_counts[next((i for i, b in enumerate(SYNC_BUCKETS_S) if took_s <= b), len(SYNC_BUCKETS_S))] += 1
 
     def _fail(self, job: _Job) -> None:
         assert job.failure is not None, "called for a job that failed"

@@ -61,7 +61,7 @@ class CursorStore:
         """Keep the cursor; durable when this returns.
 
         Raises:
-            StorageError: if the disk refuses. The former cursor still stands.
+            StorageError: if the disk refuses. A restart then finds the former cursor or this one.
         """
         data = msgspec.msgpack.encode(_Stored(self._log_id, cursor))
         await self._committer.run(partial(self._slot(name).store, data))

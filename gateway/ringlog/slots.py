@@ -62,7 +62,7 @@ class SlotFile:
         """Replace the value; durable when this returns.
 
         Raises:
-            OSError: if the disk refused. The former value still stands.
+            OSError: if the disk refused. A later `load` then gives the former value or this one, whole in either case.
         """
         assert len(value) <= MAX_VALUE_BYTES, "a slot holds a small value"
         file = self._file if self._file is not None else self._open()
