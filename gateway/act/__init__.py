@@ -1,0 +1,1 @@
+"""From decisions to deeds: the interlock, commands and their confirmation, notifications."""

@@ -1,7 +1,7 @@
 """Topic names and topic filters: what is valid, and what matches what.
 
-A filter is MQTT's own (`+` one level, `#` the rest), with one addition: `{name}` matches one level like `+` and gives it
-a name. Clause numbers are those of MQTT 5.0, chapter 4.7; 3.1.1 says the same.
+A filter is MQTT's own (`+` one level, `#` the rest), with one addition: `{name}` matches one level like `+` and gives
+it a name. Clause numbers are those of MQTT 5.0, chapter 4.7; 3.1.1 says the same.
 
 Invariants:
 - A name is at most 65,535 bytes of UTF-8, not empty, without U+0000 [MQTT-4.7.3-1, -2, -3], and holds no wildcard

@@ -1,0 +1,175 @@
+"""Carries out what rules have decided, and records what became of it.
+
+Decisions arrive from the log, in its order. A command passes the interlock and lives in the outbox; what its `otherwise`
+asks for goes back into the log as decisions of its own, so that it too is on disk before it happens.
+
+Invariants:
+- What is recorded as having an end is never carried out again, whatever is read twice.
+- Nothing here waits: messages are handed to `publish`, notifications to `notify`, records to `record`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.act.interlock import Deny, Expired, Interlock
+from gateway.act.outbox import Ended, Outbox, Send
+from gateway.act.records import decode_records
+from gateway.model import RETAINED, Batch, Command, Decision, Notify, Outcome, Publish
+from gateway.observe import events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Protocol
+
+    class PublishCall(Protocol):
+        """Send a message to whoever subscribes; returns how many were reached."""
+
+        def __call__(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> int: ...
+
+
+class Dispatcher:
+    """The act stage without its loop: called with batches of the log and with the passing of time."""
+
+    def __init__(
+        self,
+        interlock: Interlock,
+        outbox: Outbox,
+        publish: PublishCall,
+        notify: Callable[[Decision, Notify], None],
+        record: Callable[[Sequence[Decision | Outcome]], None],
+        latency: Callable[[float], None],
+    ) -> None:
+        """See the module.
+
+        Args:
+            interlock: the gate.
+            outbox: where commands wait for their confirmation.
+            publish: puts a message on the wire.
+            notify: tells a person.
+            record: appends to the event log.
+            latency: is told, for each command sent at first try, the seconds since its decision's cause.
+        """
+        self._interlock = interlock
+        self._outbox = outbox
+        self._publish = publish
+        self._notify = notify
+        self._record = record
+        self._latency = latency
+        self.commands: dict[str, int] = {}
+        """Outcomes since start, by state."""
+
+    def handle(self, batch: Batch, now_ns: int) -> None:
+        """Carry out the decisions of a batch of kind DECISIONS."""
+        for seq, record in decode_records(batch):
+            if isinstance(record, Decision):
+                self._carry_out(record, seq, now_ns)
+
+    def recover(self, open_decisions: Sequence[tuple[int, Decision]], now_ns: int) -> None:
+        """After a restart: take up the decisions that the log shows no end for, in the order of the log."""
+        for seq, decision in open_decisions:
+            self._carry_out(decision, seq, now_ns)
+
+    def observe(self, batch: Batch, now_ns: int) -> None:
+        """See whether devices confirm a command. Costs nothing while no confirmation is awaited."""
+        expected = self._outbox.expected
+        if not expected:
+            return
+        for index, topic in enumerate(batch.topics):
+            if topic in expected and not batch.flags[index] & RETAINED:
+                value = batch.values[index] if batch.values is not None else _decode(batch.payloads[index])
+                self._apply(self._outbox.observe(topic, value, now_ns), now_ns)
+                expected = self._outbox.expected
+
+    def tick(self, now_ns: int) -> None:
+        """Retry, give up, and switch off what has been on for too long."""
+        self._apply(self._outbox.tick(now_ns), now_ns)
+        for command in self._interlock.tick(now_ns):
+            events.made_safe(command.topic, cause="on for longer than max_on")
+            self._send(command, now_ns)
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When `tick` has something to do next."""
+        times = (self._outbox.deadline_ns, self._interlock.deadline_ns)
+        return min((each for each in times if each is not None), default=None)
+
+    @property
+    def oldest_open_seq(self) -> int | None:
+        """The oldest record whose command has no end yet: a restart must read from here."""
+        return self._outbox.oldest_seq
+
+    def make_safe(self, now_ns: int, cause: str) -> int:
+        """Put every actuator into its stated safe state. Returns how many commands went out."""
+        commands = self._interlock.safe_commands()
+        for command in commands:
+            events.made_safe(command.topic, cause=cause)
+            self._send(command, now_ns)
+        return len(commands)
+
+    def _carry_out(self, decision: Decision, seq: int, now_ns: int) -> None:
+        action = decision.action
+        if isinstance(action, Command):
+            self._command(decision, action, seq, now_ns)
+        elif isinstance(action, Publish):
+            if (now_ns - decision.elapsed_ns) <= self._interlock.max_age_ns:
+                self._publish(action.topic, action.payload, qos=action.qos, retain=action.retain)
+        elif isinstance(action, Notify):
+            self._notify(decision, action)
+
+    def _command(self, decision: Decision, command: Command, seq: int, now_ns: int) -> None:
+        verdict = self._interlock.judge(command, decision.elapsed_ns, now_ns)
+        if isinstance(verdict, Expired):
+            self._conclude(Outcome(decision.id, "expired", f"{verdict.age_s:.0f} s old", now_ns))
+        elif isinstance(verdict, Deny):
+            events.command_denied(command.topic, rule=decision.rule, why=verdict.reason)
+            self._conclude(Outcome(decision.id, "denied", verdict.reason, now_ns))
+        else:
+            self._apply(self._outbox.start(decision, seq, now_ns), now_ns)
+            self._latency((now_ns - decision.elapsed_ns) / 1e9)
+
+    def _apply(self, effects: Sequence[Send | Ended], now_ns: int) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._send(effect.command, now_ns)
+                continue
+            if effect.outcome.state == "unconfirmed":
+                command = effect.decision.action
+                assert isinstance(command, Command), "only commands are confirmed"
+                tries = 1 + (command.expect.retries if command.expect is not None else 0)
+                events.command_unconfirmed(command.topic, rule=effect.decision.rule, tries=tries)
+            self._conclude(effect.outcome)
+            self._record_otherwise(effect, now_ns)
+
+    def _record_otherwise(self, ended: Ended, now_ns: int) -> None:
+        if ended.otherwise:
+            self._record(
+                [
+                    msgspec.structs.replace(
+                        ended.decision,
+                        id=f"{ended.decision.id}/otherwise/{number}",
+                        action=action,
+                        elapsed_ns=now_ns,
+                        cause_seq=None,
+                        because=ended.outcome.detail,
+                    )
+                    for number, action in enumerate(ended.otherwise)
+                ]
+            )
+
+    def _send(self, command: Command, now_ns: int) -> None:
+        self._interlock.note(command, now_ns)
+        self._publish(command.topic, command.payload, qos=1, retain=False)
+
+    def _conclude(self, outcome: Outcome) -> None:
+        self.commands[outcome.state] = self.commands.get(outcome.state, 0) + 1
+        self._record([outcome])
+
+
+def _decode(payload: bytes) -> object:
+    try:
+        return msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return payload.decode(errors="replace")
