@@ -1,7 +1,7 @@
 """Carries out what rules have decided, and records what became of it.
 
-Decisions arrive from the log, in its order. A command passes the interlock and lives in the outbox; what its `otherwise`
-asks for goes back into the log as decisions of its own, so that it too is on disk before it happens.
+Decisions arrive from the log, in its order. A command passes the interlock and lives in the outbox; what its
+`otherwise` asks for goes back into the log as decisions of its own, so that it too is on disk before it happens.
 
 Invariants:
 - What is recorded as having an end is never carried out again, whatever is read twice.
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     class PublishCall(Protocol):
         """Send a message to whoever subscribes; returns how many were reached."""
 
-        def __call__(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> int: ...
+        def __call__(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> int:
+            """Args as in MQTT; `payload` in bytes."""
 
 
 class Dispatcher:

@@ -1,0 +1,1 @@
+"""YAML into frozen settings: every problem at once, each with its place."""

@@ -1,13 +1,13 @@
 """A YAML document whose every value knows where it stands, read with YAML 1.2 core scalars.
 
-`parse` gives a tree of `Scalar`, `Sequence` and `Mapping`, each with its `Mark`. `Section` takes a mapping apart key by
-key; whatever is wrong goes into `Problems` with its place, and reading goes on, so that the operator sees every problem
-at once. Shared by the configuration and by the rule files.
+`parse` gives a tree of `Scalar`, `Sequence` and `Mapping`, each with its `Mark`. `gateway.config.section.Section` takes
+a mapping apart key by key; whatever is wrong goes into `Problems` with its place, and reading goes on, so that the
+operator sees every problem at once. Shared by the configuration and by the rule files.
 
 Invariants:
-- `on`, `off`, `yes`, `no`, `12:30`, `0o17`-less `010`, `1_000` and dates are strings: only `true`, `false`, `null`,
-  decimal integers and floats (with `.inf`, `.nan`) are anything else (YAML 1.2.2, 10.3.2 core schema).
-- Duplicate keys, aliases, tags, a second document and unknown keys are problems, never surprises.
+- Only `true`, `false`, `null`, decimal numbers, `.inf` and `.nan` are anything but strings (see `scalars`).
+- Duplicate keys, aliases, tags and a second document are problems, never surprises.
+- Size, depth and number of values are bounded before anything is built: no file can exhaust the machine.
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+import yaml
+
+from gateway.config.scalars import plain_scalar
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 50
+MAX_NODES = 50_000
 
 
 class Mark(NamedTuple):
@@ -90,83 +97,138 @@ class Problems:
 
 def parse(text: str, path: str, problems: Problems) -> Node | None:
     """Read one YAML document. None if it is so broken that there is no tree; `problems` says why."""
-    raise NotImplementedError
+    start = Mark(path, 1, 1)
+    if len(text) > MAX_BYTES:
+        problems.add(start, f"larger than {MAX_BYTES} bytes")
+        return None
+    try:
+        return _Builder(path, problems).document(yaml.parse(text, Loader=yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        problems.add(_mark(path, error.problem_mark or error.context_mark), _sentence(error))
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        problems.add(
+            Mark(path, line, column), f"a character that YAML does not allow: U+{ord(str(error.character)):04X}"
+        )
+    except _GaveUpError as error:
+        problems.add(error.mark, str(error))
+    except RecursionError:
+        problems.add(start, f"nested deeper than {MAX_DEPTH} levels")
+    return None
 
 
 def parse_file(path: Path, problems: Problems) -> Node | None:
     """`parse` on a file: UTF-8, BOM allowed, at most 1 MiB."""
-    raise NotImplementedError
+    start = Mark(str(path), 1, 1)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        problems.add(start, f"cannot be read: {error.strerror}")
+        return None
+    if len(data) > MAX_BYTES:
+        problems.add(start, f"larger than {MAX_BYTES} bytes")
+        return None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        problems.add(Mark(str(path), line, column), "not UTF-8; save the file as UTF-8")
+        return None
+    return parse(text, str(path), problems)
 
 
 def plain(node: Node) -> object:
     """The same tree as dicts, lists and scalars, without places."""
-    raise NotImplementedError
+    if isinstance(node, Mapping):
+        return {key: plain(value) for key, value in node.items.items()}
+    if isinstance(node, Sequence):
+        return [plain(item) for item in node.items]
+    return node.value
 
 
-class Section:
-    """A mapping that is being taken apart. Every accessor notes a problem and returns its default if the value is wrong.
+class _GaveUpError(Exception):
+    """The document is refused as a whole."""
 
-    Accessors without `required` return `default` when the key is absent. With `required=True` an absent key is a problem.
-    `done()` turns keys that nobody asked for into problems with a suggestion ("did you mean `threshold`?").
-    """
+    def __init__(self, mark: Mark, message: str) -> None:
+        super().__init__(message)
+        self.mark = mark
 
-    def __init__(self, node: Node | None, problems: Problems, where: Mark) -> None:
-        """Args: node: what stands there; anything but a mapping is noted as a problem. where: used if node is None."""
-        raise NotImplementedError
 
-    mark: Mark
-    problems: Problems
+class _Builder:
+    """Turns PyYAML's events into a tree. Works on events, not nodes, so that aliases are refused before they expand."""
 
-    def has(self, key: str) -> bool:
-        """Whether the key is there (does not count as asking for it)."""
-        raise NotImplementedError
+    def __init__(self, path: str, problems: Problems) -> None:
+        self._path = path
+        self._problems = problems
+        self._nodes = 0
 
-    def at(self, key: str) -> Mark:
-        """Where the key's value stands, or the section itself if it is absent."""
-        raise NotImplementedError
+    def document(self, stream: Iterator[yaml.Event]) -> Node | None:
+        found: Node | None = None
+        documents = 0
+        for event in stream:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise _GaveUpError(self._at(event), "a second document; one file holds one")
+            elif isinstance(event, yaml.NodeEvent):
+                found = self._node(event, stream, 0)
+        if found is None or (isinstance(found, Scalar) and found.value is None):
+            self._problems.add(Mark(self._path, 1, 1), "the file is empty")
+            return None
+        return found
 
-    def node(self, key: str, *, required: bool = False) -> Node | None:
-        """The raw node, for values of more than one shape."""
-        raise NotImplementedError
+    def _node(self, event: yaml.Event, stream: Iterator[yaml.Event], depth: int) -> Node:
+        mark = self._at(event)
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise _GaveUpError(mark, f"more than {MAX_NODES} values")
+        if depth > MAX_DEPTH:
+            raise _GaveUpError(mark, f"nested deeper than {MAX_DEPTH} levels")
+        if isinstance(event, yaml.AliasEvent):
+            raise _GaveUpError(mark, f"an alias (*{event.anchor}); write the value out")
+        tag = getattr(event, "tag", None)
+        if tag is not None and tag != "!":
+            self._problems.add(mark, f"a tag ({tag}); plain values only")
+        if isinstance(event, yaml.ScalarEvent):
+            is_plain = event.style is None and event.tag is None
+            return Scalar(plain_scalar(event.value) if is_plain else event.value, mark)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items = []
+            while not isinstance(item := next(stream), yaml.SequenceEndEvent):
+                items.append(self._node(item, stream, depth + 1))
+            return Sequence(tuple(items), mark)
+        return self._mapping(mark, stream, depth)
 
-    def text(self, key: str, default: str = "", *, required: bool = False, pattern: str | None = None) -> str:
-        """A string. A number or boolean there is a problem that says: quote it."""
-        raise NotImplementedError
+    def _mapping(self, mark: Mark, stream: Iterator[yaml.Event], depth: int) -> Mapping:
+        items: dict[str, Node] = {}
+        marks: dict[str, Mark] = {}
+        while not isinstance(event := next(stream), yaml.MappingEndEvent):
+            key_node = self._node(event, stream, depth + 1)
+            value = self._node(next(stream), stream, depth + 1)
+            if not isinstance(event, yaml.ScalarEvent):
+                self._problems.add(key_node.mark, "a key is a word, not a list or a mapping")
+                continue
+            key = event.value
+            if key in items:
+                self._problems.add(key_node.mark, f"`{key}` stands twice; first in line {marks[key].line}")
+                continue
+            items[key] = value
+            marks[key] = key_node.mark
+        return Mapping(items, marks, mark)
 
-    def number(self, key: str, default: float | None = None, *, required: bool = False,
-               least: float | None = None, most: float | None = None) -> float | None:
-        """A finite number (not a boolean, not `.nan`, not `.inf`), within bounds."""
-        raise NotImplementedError
+    def _at(self, event: yaml.Event) -> Mark:
+        return _mark(self._path, event.start_mark)
 
-    def integer(self, key: str, default: int | None = None, *, required: bool = False,
-                least: int | None = None, most: int | None = None) -> int | None:
-        """A whole number within bounds."""
-        raise NotImplementedError
 
-    def boolean(self, key: str, default: bool = False) -> bool:  # noqa: FBT001, FBT002 - reads as the key's value
-        """`true` or `false`."""
-        raise NotImplementedError
+def _mark(path: str, mark: yaml.error.Mark | yaml._yaml.Mark | None) -> Mark:
+    return Mark(path, mark.line + 1, mark.column + 1) if mark is not None else Mark(path, 1, 1)
 
-    def choice(self, key: str, among: tuple[str, ...], default: str | None = None, *, required: bool = False) -> str | None:
-        """One of the given words; otherwise a problem with a suggestion."""
-        raise NotImplementedError
 
-    def duration_s(self, key: str, default: float | None = None, *, required: bool = False) -> float | None:
-        """`250ms`, `90s`, `5m`, `1h30m`, `7d` or `"00:05:00"`, in seconds. A bare number is a problem that says so."""
-        raise NotImplementedError
-
-    def size_bytes(self, key: str, default: int | None = None, *, required: bool = False) -> int | None:
-        """`64KiB`, `8MiB`, `1GiB` (also `kB`, `MB`, `GB`), in bytes. A bare number is a problem that says so."""
-        raise NotImplementedError
-
-    def section(self, key: str, *, required: bool = False) -> Section | None:
-        """A mapping below."""
-        raise NotImplementedError
-
-    def each(self, key: str, *, required: bool = False) -> Iterator[Node]:
-        """The items of a list below; a single item that is no list counts as a list of one."""
-        raise NotImplementedError
-
-    def done(self) -> None:
-        """Note every key that was never asked for."""
-        raise NotImplementedError
+def _sentence(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or "not valid YAML"
+    if "'\\t'" in problem:
+        return "a tab; indent with spaces"
+    return f"not valid YAML: {problem}" + (f" ({error.context})" if error.context else "")

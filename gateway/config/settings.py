@@ -7,9 +7,12 @@ and nowhere else, so that tests change a size by passing another value.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.model import Format
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -46,10 +49,10 @@ class ListenSettings:
     users: tuple[Credentials, ...] = ()
     """Empty: anyone who reaches the port may connect."""
     max_packet_bytes: int = MIB
-    """A larger packet closes the connection (5.0: announced, reason 0x95). Payload limits are ingest's own and gentler."""
+    """A larger packet closes the connection (5.0: announced, 0x95). Payload limits are ingest's own, and gentler."""
     max_connections: int = 10_000
     max_queued_messages: int = 1_000
-    """Per session, waiting for a subscriber that is away or slow. Further ones are dropped, oldest kept, and counted."""
+    """Per session, waiting for a subscriber that is away or slow. Further ones are dropped and counted."""
     max_unsettled_bytes: int = 16 * MIB
     """Received and not yet on disk. Beyond it no socket is read until the disk has caught up."""
     session_expiry_max_s: int = 7 * 86_400
