@@ -49,7 +49,7 @@ class Section:
         """Whether the key is there (does not count as asking for it)."""
         return key in self._node.items
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """Every key, in file order; counts as asking for them all."""
         self._asked.update(dict.fromkeys(self._node.items))
         return list(self._node.items)
@@ -74,7 +74,7 @@ class Section:
             return default
         value = node.value
         if not isinstance(value, str):
-            shown = {True: "true", False: "false", None: "nothing"}.get(value, str(value))  # type: ignore[call-overload]
+            shown = _shown(value).strip("`")
             self.problems.add(node.mark, f'`{key}` is a text; quote it: "{shown}"')
             return default
         if pattern is not None and re.fullmatch(pattern, value) is None:
