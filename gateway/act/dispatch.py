@@ -21,7 +21,7 @@ from gateway.model import RETAINED, Batch, Command, Decision, Notify, Outcome, P
 from gateway.observe import events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Protocol
 
     class PublishCall(Protocol):
@@ -102,13 +102,12 @@ class Dispatcher:
         """The oldest record whose command has no end yet: a restart must read from here."""
         return self._outbox.oldest_seq
 
-    def make_safe(self, now_ns: int, cause: str) -> int:
-        """Put every actuator into its stated safe state. Returns how many commands went out."""
-        commands = self._interlock.safe_commands()
-        for command in commands:
+    def make_safe(self, commands: Iterable[Command], now_ns: int, cause: str) -> None:
+        """Send what puts actuators into their stated safe state, at once and past every queue."""
+        wanted = {command.topic: command for command in (*self._interlock.safe_commands(), *commands)}
+        for command in wanted.values():
             events.made_safe(command.topic, cause=cause)
             self._send(command, now_ns)
-        return len(commands)
 
     def _carry_out(self, decision: Decision, seq: int, now_ns: int) -> None:
         action = decision.action
@@ -117,8 +116,10 @@ class Dispatcher:
         elif isinstance(action, Publish):
             if (now_ns - decision.elapsed_ns) <= self._interlock.max_age_ns:
                 self._publish(action.topic, action.payload, qos=action.qos, retain=action.retain)
+            self._record([Outcome(decision.id, "sent", "", now_ns)])
         elif isinstance(action, Notify):
             self._notify(decision, action)
+            self._record([Outcome(decision.id, "sent", "", now_ns)])
 
     def _command(self, decision: Decision, command: Command, seq: int, now_ns: int) -> None:
         verdict = self._interlock.judge(command, decision.elapsed_ns, now_ns)

@@ -165,7 +165,7 @@ def _read_users(context: Context, section: Section) -> Iterator[Credentials]:
             section.problems.add(node.mark, f"user `{name}` stands twice")
         seen.add(name)
         password = context.secret(user, "password")
-        if not password:
+        if not user.has("password") and not user.has("password_file"):
             section.problems.add(node.mark, f"user `{name}` has no password")
         user.done()
         yield Credentials(username=name, password=password)

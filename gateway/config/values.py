@@ -143,7 +143,7 @@ def read_tls(context: Context, section: Section, *, wanted: bool, server: bool, 
         certificate=context.file_path(below, "certificate"),
         key=context.file_path(below, "key"),
     )
-    if server and tls.certificate is None:
+    if server and not below.has("certificate"):
         section.problems.add(below.mark, "`certificate` is missing")
     below.done()
     return tls

@@ -176,6 +176,28 @@ class RingLog:
         self._waiters.append(future)
         return future
 
+    async def wait_until(self, deadline_ns: int | None) -> None:
+        """Return at the next append, commit or eviction, or when `elapsed_ns` has reached `deadline_ns`."""
+        waiter = self.waiter()
+        if deadline_ns is None:
+            await waiter
+            return
+        pause_s = max(0.0, (deadline_ns - self.elapsed_ns()) / 1e9)
+        timer = asyncio.get_running_loop().call_later(pause_s, _resolve, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+
+    async def durable_past(self, seq: int, timeout_s: float) -> bool:
+        """Wait until everything before `seq` is durable. False if that takes longer than `timeout_s`."""
+        deadline_ns = self.elapsed_ns() + int(timeout_s * 1e9)
+        while self.durable.seq < seq:
+            if self.elapsed_ns() >= deadline_ns:
+                return False
+            await self.wait_until(deadline_ns)
+        return True
+
     @property
     def size_bytes(self) -> int:
         """Bytes on disk, the allocated rest of the present segment included."""
@@ -202,8 +224,7 @@ class RingLog:
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
         for future in waiters:
-            if not future.done():
-                future.set_result(None)
+            _resolve(future)
 
     # In the writer thread.
 
@@ -322,6 +343,11 @@ class RingLog:
             self._seal()
         except OSError as error:
             raise StorageError(f"cannot seal the log in {self.directory}: {error}") from error
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _framed(batches: list[Batch]) -> list[Batch]:

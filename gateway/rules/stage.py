@@ -1,0 +1,151 @@
+"""The rules stage: reads the log up to its appended mark, lets the engine decide, hands its decisions back to the log.
+
+Invariants:
+- Decisions that the log already holds are not recorded a second time: recovery replays from the last snapshot and keeps
+  only what is missing (a crash between the event and its decision).
+- A deadline never fires ahead of an event that was appended before it: the engine ticks only at the end of the log.
+- A stalled disk stalls nobody here: snapshots are written beside the loop that decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from gateway.model import Batch, Decision, Gap, Kind, Position, Value
+from gateway.observe import events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from gateway.ringlog import Store
+    from gateway.rules.engine import Engine
+
+    ValuesOf: TypeAlias = Callable[[Batch], list[Value]]
+    Record: TypeAlias = Callable[[Sequence[Decision]], None]
+    IdsOf: TypeAlias = Callable[[Batch], Iterable[str]]
+
+_RECORDS_PER_TURN = 20_000
+"""After so many the loop gets its turn, so that a backlog delays no acknowledgement for long."""
+_SNAPSHOT_AFTER_S = 10.0
+_SNAPSHOT_AFTER_RECORDS = 50_000
+
+
+class _Snapshot(msgspec.Struct, frozen=True):
+    log_id: str
+    seq: int
+    ordinal: int
+    state: bytes
+
+
+class RulesStage:
+    """Owns the engine and its place in the log."""
+
+    def __init__(self, engine: Engine, store: Store, *, values_of: ValuesOf, ids_of: IdsOf, record: Record) -> None:
+        """See the module.
+
+        Args:
+            engine: decides.
+            store: the log and the snapshot.
+            values_of: decoded payloads of a batch.
+            ids_of: ids of the decisions in a batch of kind DECISIONS.
+            record: appends decisions to the log.
+        """
+        self.engine = engine
+        self._store = store
+        self._log = store.events
+        self._values_of = values_of
+        self._ids_of = ids_of
+        self._record = record
+        self._unsaved_records = 0
+        self._much_unsaved = asyncio.Event()
+        self._reader = store.reader(self._restore(), durable_only=False)
+
+    def _restore(self) -> Position:
+        """Take up the last snapshot; the position from which to replay. Without one: the whole log."""
+        data = self._store.load_rules()
+        if data is None:
+            return self._log.floor
+        try:
+            snapshot = msgspec.msgpack.decode(data, type=_Snapshot)
+        except msgspec.MsgspecError:
+            return self._log.floor
+        if snapshot.log_id != self._log.origin.log_id:
+            return self._log.floor
+        for dropped in self.engine.restore(snapshot.state):
+            events.rule_failed("rules", key="", error=dropped)
+        return Position(snapshot.seq, snapshot.ordinal)
+
+    async def recover(self) -> None:
+        """Replay from the snapshot to the end of the log, and record what a crash kept from being recorded."""
+        logged: set[str] = set()
+        decisions: list[Decision] = []
+        while self._reader.position.seq < self._log.appended.seq:
+            item = await self._reader.read(_RECORDS_PER_TURN)
+            if isinstance(item, Gap):
+                continue
+            if item.kind is Kind.DECISIONS:
+                logged.update(self._ids_of(item))
+            else:
+                decisions += self._run(item)
+        decisions += self.engine.start(self._log.elapsed_ns())
+        missing = [decision for decision in decisions if decision.id not in logged]
+        if missing:
+            self._record(missing)
+
+    async def run(self) -> None:
+        """Decide until cancelled."""
+        while True:
+            item = self._reader.poll(_RECORDS_PER_TURN)
+            if item is None and self._reader.position.seq < self._log.appended.seq:
+                item = await self._reader.read(_RECORDS_PER_TURN)
+            if item is None:
+                self._say(self.engine.tick(self._log.elapsed_ns()))
+                await self._wait()
+            elif isinstance(item, Batch) and item.kind is Kind.EVENTS:
+                self._say(self._run(item))
+                if len(item) == _RECORDS_PER_TURN:
+                    await asyncio.sleep(0)
+
+    def _run(self, batch: Batch) -> list[Decision]:
+        if batch.values is None:
+            batch.values = self._values_of(batch)
+        self._unsaved_records += len(batch)
+        if self._unsaved_records >= _SNAPSHOT_AFTER_RECORDS:
+            self._much_unsaved.set()
+        return self.engine.run(batch)
+
+    def _say(self, decisions: Sequence[Decision]) -> None:
+        if decisions:
+            self._unsaved_records += 1
+            self._record(decisions)
+
+    async def _wait(self) -> None:
+        """Until something is appended, or the engine's next deadline."""
+        if self._reader.position.seq == self._log.appended.seq:
+            await self._log.wait_until(self.engine.deadline_ns)
+
+    async def keep_snapshots(self) -> None:
+        """Save the state every while if something has happened, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(_SNAPSHOT_AFTER_S):
+                    await self._much_unsaved.wait()
+            except TimeoutError:
+                pass
+            if self._unsaved_records:
+                await self.save()
+
+    async def save(self) -> None:
+        """Save the state at the present position; durable when this returns.
+
+        Raises:
+            StorageError: if the disk refuses.
+        """
+        position = self._reader.position
+        snapshot = _Snapshot(self._log.origin.log_id, position.seq, position.ordinal, self.engine.snapshot())
+        self._unsaved_records = 0
+        self._much_unsaved.clear()
+        await self._store.store_rules(msgspec.msgpack.encode(snapshot))
