@@ -1,8 +1,8 @@
 """The act stage: reads decisions from the log and has them carried out.
 
 Invariants:
-- A decision is on disk before anybody acts on it (L1), but for a stalled disk: after `act_within_s` it goes out ahead of
-  its record, which is counted and logged.
+- A decision is on disk before anybody acts on it (L1), but for a stalled disk: after `act_within_s` it goes out ahead
+  of its record, which is counted and logged.
 - Its cursor never passes a command that has no end yet. A restart takes up exactly those (and whatever the crash kept
   from being recorded as ended).
 """

@@ -233,7 +233,7 @@ def _read_format(section: Section) -> Format:
 
 
 def _filter_problem(topic: str) -> str:
-    """What is wrong with a topic filter. `gateway.mqtt.topics` lies above this package, so the check stands here too."""
+    """What is wrong with a topic filter. `gateway.mqtt.topics` lies above this package, so the check is here too."""
     levels = topic.split("/")
     for index, level in enumerate(levels):
         if "#" in level and (level != "#" or index != len(levels) - 1):

@@ -1,0 +1,1 @@
+"""What the gateway says about itself: one status, and the metrics and log lines that are made from it."""

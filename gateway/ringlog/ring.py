@@ -258,7 +258,7 @@ class RingLog:
         end = Position(0, 0)
         for batch in _framed(batches):
             frame = encode(batch, self.log_id, self._compressor)
-            if self._writer is None or not self._writer.has_room(pieces_bytes + len(frame)):
+            if self._writer is None or not self._writer.has_room(pieces_bytes, len(frame)):
                 if pieces and self._writer is not None:
                     self._writer.write(b"".join(pieces), end)
                     pieces, pieces_bytes = [], 0

@@ -211,9 +211,13 @@ class SegmentWriter:
                 storage.remove(path)
             raise
 
-    def has_room(self, size_bytes: int) -> bool:
-        """Whether a frame of this size fits. An empty segment takes any frame, so that none is ever too large."""
-        return self.used_bytes + size_bytes <= self.allocated_bytes or self.used_bytes == HEAD_BYTES
+    def has_room(self, gathered_bytes: int, frame_bytes: int) -> bool:
+        """Whether a frame still fits behind what is gathered for this segment.
+
+        An empty segment takes any one frame, so that none is ever too large.
+        """
+        used_bytes = self.used_bytes + gathered_bytes
+        return used_bytes + frame_bytes <= self.allocated_bytes or used_bytes == HEAD_BYTES
 
     def write(self, frames: bytes, end: Position) -> None:
         """Append whole frames. `end` is the position after their last record."""

@@ -1,0 +1,37 @@
+"""`gateway check`: everything that is wrong with a configuration and its rules, at once."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.places import JsonOption
+from gateway.errors import ConfigError
+
+
+def check(
+    config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The gateway's configuration.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a configuration and its rules without starting anything. Exit code 2 if something must be changed."""
+    from gateway.cli.configuration import load_all
+
+    try:
+        found = load_all(config)
+    except ConfigError as error:
+        if as_json:
+            typer.echo(json.dumps({"ok": False, "problems": error.problems}, ensure_ascii=False))
+            raise typer.Exit(2) from None
+        raise
+    if as_json:
+        typer.echo(json.dumps({"ok": True, "warnings": found.warnings, **found.counts()}, ensure_ascii=False))
+        return
+    for warning in found.warnings:
+        print(warning, file=sys.stderr)
+    typer.echo("ok: " + ", ".join(f"{count} {_plural(word, count)}" for word, count in found.counts().items()))
+
+
+def _plural(word: str, count: int) -> str:
+    return word.removesuffix("s") if count == 1 else word
