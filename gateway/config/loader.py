@@ -51,7 +51,7 @@ class Loaded:
 
     settings: Settings
     warnings: tuple[str, ...]
-    """Each as `path:line:column: warning: message`."""
+    """What is allowed and should not stay so, each as `path:line:column: message`."""
 
 
 def load(path: Path) -> Loaded:

@@ -88,7 +88,7 @@ class Context:
 
     def warn(self, mark: Mark, message: str) -> None:
         """Something that works and should not stay so."""
-        self.warnings.append(f"{mark}: warning: {message}")
+        self.warnings.append(f"{mark}: {message}")
 
 
 def read_address(

@@ -85,6 +85,8 @@ class Committer:
         self.failure: StorageError | None = None
         self.latency = LatencyRecorder()
         """How long jobs took, from their start to the loop's hearing of it."""
+        self.syncs = 0
+        """Jobs that ended with a sync."""
         self._started_ns: int | None = None
         self.closing = threading.Event()
         """Set when waiting for a disk is no longer an option."""
@@ -206,6 +208,7 @@ class Committer:
             self._fail(job)
             return
         if job.sync:
+            self.syncs += 1
             self._last_sync_ns = now_ns
         for log, batches in job.writes:
             if batches:

@@ -88,6 +88,8 @@ class RingLog:
         self._meta.store(self.log_id.to_bytes(8, "little") + self.epoch.to_bytes(4, "little"))
         self._meta.close()
         self.origin = Origin(gateway, f"{self.log_id:016x}", self.epoch)
+        self.evicted_events = 0
+        """Given up since the start, whether or not every sink had them."""
         self._elapsed_offset_ns = _elapsed_offset_ns(self.recovered.last_stamp, clock)
 
         end = self.recovered.end
@@ -103,6 +105,7 @@ class RingLog:
         # The writer thread's own from here on; the loop only looks, so what it looks at is replaced, never changed.
         self.segments: tuple[SegmentInfo, ...] = tuple(self.recovered.segments)
         self._writer: SegmentWriter | None = None
+        self._sealed_end = end
         self._unsynced: list[Batch] = []
         self._compressor = zstandard.ZstdCompressor(level=1) if settings.compress else None
         self.written_bytes = 0
@@ -162,7 +165,7 @@ class RingLog:
         segments, writer = self.segments, self._writer
         if segments:
             return segments[0].start
-        return Position(writer.head.seq, writer.head.ordinal) if writer is not None else self.recovered.end
+        return Position(writer.head.seq, writer.head.ordinal) if writer is not None else self._sealed_end
 
     def on_disk(self) -> list[SegmentInfo]:
         """Every segment in order, the one being written included (with what has been written so far)."""
@@ -175,6 +178,11 @@ class RingLog:
         future = asyncio.get_running_loop().create_future()
         self._waiters.append(future)
         return future
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """Payload bytes appended and not yet handed to the writer."""
+        return sum(sum(map(len, batch.payloads)) for batch in self._unwritten)
 
     async def wait_until(self, deadline_ns: int | None) -> None:
         """Return at the next append, commit or eviction, or when `elapsed_ns` has reached `deadline_ns`."""
@@ -313,12 +321,14 @@ class RingLog:
         self.segments = self.segments[1:]
         self._storage.remove(self.directory / oldest.name)
         self.evicted_segments += 1
+        self.evicted_events += self.floor.ordinal - oldest.head.ordinal
 
     def _seal(self) -> None:
         if self._writer is not None:
             writer = self._writer
             writer.seal()
             self.segments = (*self.segments, SegmentInfo(writer.name, writer.head, writer.used_bytes))
+            self._sealed_end = writer.end
             self._writer = None
 
     def _abandon(self) -> None:

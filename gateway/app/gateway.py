@@ -1,0 +1,324 @@
+"""The gateway as one object: every stage built, wired, started, and drained in a stated order.
+
+Draining, within `DRAIN_S`:
+
+1. receivers stop reading; what they have brought is written, synced and acknowledged;
+2. rules and act stop; actuators are sent their safe commands while their connections still stand;
+3. rule state and the cursor of act are saved;
+4. sinks end the send in flight and store their cursors;
+5. connections, web and the log are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from gateway.act.dispatch import Dispatcher
+from gateway.act.interlock import Interlock
+from gateway.act.notify import Notifier
+from gateway.act.outbox import Outbox
+from gateway.act.stage import ActStage
+from gateway.app.journal import Journal, decision_ids
+from gateway.app.report import Reporter
+from gateway.config.settings import (
+    FileSinkSettings,
+    HttpSinkSettings,
+    InfluxSinkSettings,
+    MqttSinkSettings,
+    SinkSettings,
+)
+from gateway.errors import GatewayError, StorageError
+from gateway.forward.runner import Runner
+from gateway.forward.sinks.registry import build
+from gateway.ingest import Ingest, values_of
+from gateway.mqtt.listener import Listener
+from gateway.observe import events
+from gateway.observe.status import COMMAND_BOUNDS_S, LatencyRecorder
+from gateway.ringlog import Store
+from gateway.rules.engine import Engine
+from gateway.rules.expression import compile_condition
+from gateway.rules.stage import RulesStage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from gateway.clock import Clock
+    from gateway.config.settings import Settings
+    from gateway.model import Value
+    from gateway.mqtt.client import BrokerClient
+    from gateway.observe.status import GatewayStatus
+    from gateway.rules.compiled import RuleSet
+    from gateway.web.server import WebServer
+
+DRAIN_S = 10.0
+_SINK_DRAIN_S = 3.0
+_SINK_KINDS: dict[type[SinkSettings], str] = {
+    MqttSinkSettings: "mqtt",
+    HttpSinkSettings: "http",
+    InfluxSinkSettings: "influxdb",
+    FileSinkSettings: "file",
+}
+
+
+class Gateway:
+    """One gateway. `start`, then `run` until told to stop, then `drain`."""
+
+    def __init__(self, settings: Settings, rules: RuleSet, clock: Clock) -> None:
+        """Open the data directory and build every stage. Nothing runs yet.
+
+        Raises:
+            StorageError: the data directory cannot be used.
+        """
+        self.settings = settings
+        self._clock = clock
+        self._rng = random.Random()  # noqa: S311 - jitter, not secrets
+        self.failed = asyncio.Event()
+        """Set when the disk is lost or a task has ended that should have run on."""
+        self.started_mono_ns = clock.mono_ns()
+        self.ready = False
+
+        self.store = Store(settings.data_dir, settings.gateway_id, settings.log, clock, self._disk_lost)
+        self.journal = Journal(self.store.events)
+        self.ingest = Ingest(settings.topics, self.store.events, self.store.dead_letters, self.store.committer)
+        self.listener = self._build_listener()
+        self.broker = self._build_broker()
+        self.engine = Engine(rules)
+        self.rules = RulesStage(
+            self.engine, self.store, values_of=values_of, ids_of=decision_ids, record=self.journal.record
+        )
+        self.notifier = Notifier(settings.notify, self._rng)
+        self.command_latency = LatencyRecorder(COMMAND_BOUNDS_S)
+        self.dispatcher = Dispatcher(
+            Interlock(rules.actuators, settings.act.max_age_s),
+            Outbox(_Confirmations()),
+            self._publish,
+            self.notifier.notify,
+            self.journal.record,
+            self.command_latency.observe,
+        )
+        self.act = ActStage(self.dispatcher, self.store, settings.act.act_within_s)
+        self.runners = [
+            Runner(
+                sink,
+                build(sink, settings.gateway_id, settings.topics),
+                self.store,
+                clock=clock,
+                rng=self._rng,
+                kind=_SINK_KINDS[type(sink)],
+            )
+            for sink in settings.forward
+        ]
+        self._reporter = Reporter(self, clock)
+        self.web = self._build_web()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stage_tasks: list[asyncio.Task[None]] = []
+
+    def _build_listener(self) -> Listener | None:
+        if self.settings.listen is None:
+            return None
+        return Listener(self.settings.listen, self.ingest.accept, self._mono_s)
+
+    def _build_broker(self) -> BrokerClient | None:
+        if self.settings.connect is None:
+            return None
+        from gateway.mqtt.client import BrokerClient  # noqa: PLC0415 - paho is imported only when configured
+
+        settings = self.settings
+        assert settings.connect is not None, "asked above"
+        client_id = settings.connect.client_id or f"gateway-{settings.gateway_id}"
+        return BrokerClient(
+            settings.connect,
+            client_id,
+            self.ingest.mqtt_filters(),
+            self.ingest.accept,
+            self._rng,
+            remember=settings.data_dir / "subscriptions.json",
+        )
+
+    def _build_web(self) -> WebServer | None:
+        if self.settings.http is None:
+            return None
+        from gateway.web.replay import Replayer  # noqa: PLC0415 - aiohttp is imported only when configured
+        from gateway.web.server import WebServer  # noqa: PLC0415
+
+        replay = Replayer(self.store, self.settings.data_dir, self.ingest)
+        return WebServer(self.settings.http, self.status, replay=replay)
+
+    def status(self) -> GatewayStatus:
+        """The whole gateway at this instant."""
+        return self._reporter.status()
+
+    def _mono_s(self) -> float:
+        return self._clock.mono_ns() / 1e9
+
+    def _publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> int:
+        reached = 0
+        if self.listener is not None:
+            reached += self.listener.publish(topic, payload, qos=qos, retain=retain)
+        if self.broker is not None:
+            reached += self.broker.publish(topic, payload, qos=qos, retain=retain)
+        return reached
+
+    # Starting.
+
+    async def start(self) -> None:
+        """Recover from the log, then let devices in.
+
+        Raises:
+            GatewayError: a port is taken, or the disk cannot be read.
+        """
+        self._tell_recovery()
+        await self.act.recover()
+        await self.rules.recover()
+        self._spawn(self.rules.run(), "rules", self._stage_tasks)
+        self._spawn(self.rules.keep_snapshots(), "rules.snapshots", self._stage_tasks)
+        self._spawn(self.act.run(), "act", self._stage_tasks)
+        self._spawn(self.act.keep_cursor(), "act.cursor", self._stage_tasks)
+        self._spawn(self.notifier.run(), "notify", self._tasks)
+        for runner, sink in zip(self.runners, self.settings.forward, strict=True):
+            self._spawn(runner.run(), f"forward.{sink.name}", self._tasks)
+        if self.web is not None:
+            try:
+                await self.web.start()
+            except OSError as error:
+                http = self.settings.http
+                assert http is not None, "there is a server only if it is configured"
+                raise GatewayError(f"http: cannot listen on {http.host}:{http.port}: {error.strerror}") from error
+            assert self.settings.http is not None, "there is a server only if it is configured"
+            events.listening("http", f"{self.settings.http.host}:{self.web.port}")
+        if self.listener is not None:
+            await self.listener.start()
+            assert self.settings.listen is not None, "there is a listener only if it is configured"
+            events.listening("mqtt", f"{self.settings.listen.host}:{self.listener.port}")
+        if self.broker is not None:
+            await self.broker.start()
+        self.ready = True
+        events.ready((self._clock.mono_ns() - self.started_mono_ns) / 1e9)
+
+    def _tell_recovery(self) -> None:
+        for name, ring in (("events", self.store.events), ("deadletters", self.store.dead_letters.ring)):
+            found = ring.recovered
+            torn_bytes = found.torn.length_bytes if found.torn is not None else 0
+            duration_s = (self._clock.mono_ns() - self.started_mono_ns) / 1e9
+            events.log_recovered(
+                name,
+                events=found.end.ordinal - ring.floor.ordinal,
+                segments=len(found.segments),
+                torn_bytes=torn_bytes,
+                duration_s=duration_s,
+            )
+            for damage in found.damaged:
+                events.log_damaged(
+                    name,
+                    segment=damage.segment,
+                    offset=damage.offset,
+                    length_bytes=damage.length_bytes,
+                    why=damage.why,
+                )
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str, group: list[asyncio.Task[None]]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"gateway.{name}")
+        task.add_done_callback(self._task_ended)
+        group.append(task)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            if not isinstance(error, StorageError):
+                events.task_failed(task.get_name(), error)
+            self.failed.set()
+
+    def _disk_lost(self, error: StorageError) -> None:
+        """Nothing can be recorded any more: actuators go safe at once, and the process ends."""
+        events.disk_failed("events", operation="write", error=str(error))
+        self._make_safe("the disk is lost")
+        self.failed.set()
+
+    def _make_safe(self, cause: str) -> None:
+        commands = self.engine.safe_commands().values()
+        self.dispatcher.make_safe(commands, self.store.events.elapsed_ns(), cause)
+
+    # Ending.
+
+    async def drain(self) -> bool:
+        """End in the order that the module states. Returns whether every step was done in time."""
+        self.ready = False
+        done = True
+        for step in (
+            self._stop_receiving,
+            self._stop_acting,
+            self._save,
+            self._stop_forwarding,
+            self._disconnect,
+        ):
+            try:
+                async with asyncio.timeout(DRAIN_S / 3):
+                    await step()
+            except (TimeoutError, GatewayError, OSError) as error:
+                events.task_failed(f"drain.{step.__name__.lstrip('_')}", error)
+                done = False
+        with suppress(StorageError):
+            await self.store.close()
+        return done and self.store.committer.failure is None
+
+    async def _stop_receiving(self) -> None:
+        if self.listener is not None:
+            self.listener.pause()
+        if self.broker is not None:
+            self.broker.pause()
+        await self._flush()
+
+    async def _flush(self) -> None:
+        await self.store.committer.flush()
+        await asyncio.sleep(0)  # acknowledgements leave in the turn after the sync
+
+    async def _stop_acting(self) -> None:
+        await _end(self._stage_tasks)
+        if self.store.committer.failure is None:
+            self._make_safe("the gateway stops")
+        await self._flush()
+
+    async def _save(self) -> None:
+        if self.store.committer.failure is None:
+            await self.rules.save()
+            await self.act.commit()
+
+    async def _stop_forwarding(self) -> None:
+        await asyncio.gather(*(runner.drain(_SINK_DRAIN_S) for runner in self.runners))
+
+    async def _disconnect(self) -> None:
+        await _end(self._tasks)
+        if self.listener is not None:
+            await self.listener.stop()
+        if self.broker is not None:
+            await self.broker.stop()
+        if self.web is not None:
+            await self.web.stop()
+
+
+class _Confirmations:
+    """Whether a device's report confirms a command: the rules' expressions, lent to act."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[str, Callable[[dict[str, Any], dict[str, str]], Any]] = {}
+
+    def __call__(self, where: str, reported: Value, wanted: Value) -> bool | None:
+        evaluate = self._compiled.get(where)
+        if evaluate is None:
+            evaluate = self._compiled[where] = compile_condition(where).evaluate
+        fields = dict(reported) if isinstance(reported, dict) else {"value": reported}
+        answer = evaluate({**fields, "wanted": wanted}, {})
+        return answer if isinstance(answer, bool) else None
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    tasks.clear()

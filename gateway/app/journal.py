@@ -1,0 +1,55 @@
+"""How decisions get into the log: the one place that appends what rules and act have to say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.act.records import decode_records, encode_records
+from gateway.model import DERIVED, HOPS_SHIFT, MAX_HOPS, Batch, Decision, Emit, Format, Kind, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gateway.ringlog import RingLog
+
+
+class Journal:
+    """Appends decisions and outcomes, and the events that decisions derive."""
+
+    def __init__(self, log: RingLog) -> None:
+        self._log = log
+        self.derived = 0
+        """Events appended that rules had made."""
+
+    def record(self, records: Sequence[Decision | Outcome]) -> None:
+        """Append in memory; both batches go to disk with the next sync.
+
+        A derived event goes ahead of its decision: a crash between the two repeats it rather than losing it.
+        """
+        stamp = self._log.stamp()
+        emits = [
+            record.action for record in records if isinstance(record, Decision) and isinstance(record.action, Emit)
+        ]
+        if emits:
+            self.derived += len(emits)
+            self._log.append(
+                Batch(
+                    kind=Kind.EVENTS,
+                    stamp=stamp,
+                    topics=[emit.topic for emit in emits],
+                    formats=[Format.JSON] * len(emits),
+                    flags=[DERIVED | min(emit.hops, MAX_HOPS) << HOPS_SHIFT for emit in emits],
+                    payloads=[emit.payload for emit in emits],
+                    values=[msgspec.json.decode(emit.payload) for emit in emits],
+                )
+            )
+        self._log.append(encode_records(records, stamp))
+
+
+def decision_ids(batch: Batch) -> Iterator[str]:
+    """Ids of the decisions in a batch of kind DECISIONS."""
+    for _, record in decode_records(batch):
+        if isinstance(record, Decision):
+            yield record.id
