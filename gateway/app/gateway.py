@@ -192,8 +192,6 @@ class Gateway:
             events.listening("http", f"{self.settings.http.host}:{self.web.port}")
         if self.listener is not None:
             await self.listener.start()
-            assert self.settings.listen is not None, "there is a listener only if it is configured"
-            events.listening("mqtt", f"{self.settings.listen.host}:{self.listener.port}")
         if self.broker is not None:
             await self.broker.start()
         self.ready = True

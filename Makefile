@@ -1,0 +1,75 @@
+# Bare `make` lists the targets. Everything a target needs it installs itself: the Python environment in .venv from the
+# locked requirements, test servers from Debian's packages.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+SERVERS := mosquitto mosquitto-clients victoria-metrics
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check lint types contracts unit bench lock servers clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.installed  ## the whole gateway on this machine, no set-up: make demo ARGS="--for 30s"
+	@$(BIN)/gateway demo $(ARGS)
+
+run: $(VENV)/.installed  ## the gateway with config/gateway.yaml
+	@$(BIN)/gateway run -c config/gateway.yaml
+
+test: $(VENV)/.installed-dev servers check unit  ## install what the tests need, check the style and the types, run everything
+
+check: lint types contracts  ## style, types and the layering
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.installed-dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.installed-dev servers  ## end to end: durable events a second and CPU by stage, beside mosquitto
+	$(BIN)/python -m benches.end_to_end $(ARGS)
+
+lock: $(VENV)/.installed-dev  ## resolve the requirements anew, with hashes
+	$(BIN)/pip install --quiet 'uv>=0.5,<1'
+	$(BIN)/uv pip compile --quiet pyproject.toml --group build --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-header --upgrade -o requirements.lock
+	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-header --upgrade -o requirements-dev.lock
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; PYTHON=... names another"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y python3-venv; } \
+	  || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "installing the gateway into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+	@echo "installing the gateway and its tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.installed
+
+servers:
+	@command -v mosquitto >/dev/null && command -v mosquitto_pub >/dev/null && command -v victoria-metrics >/dev/null \
+	  || PATH=$$PATH:/usr/sbin command -v mosquitto >/dev/null && command -v mosquitto_pub >/dev/null && command -v victoria-metrics >/dev/null \
+	  || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SERVERS) openssl; } \
+	  || { echo "the tests need $(SERVERS): apt-get install $(SERVERS)"; exit 1; }
