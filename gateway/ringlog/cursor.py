@@ -45,8 +45,11 @@ class CursorStore:
 
     def load(self, name: str) -> Cursor | None:
         """The cursor of a consumer; None if it has none that can be used."""
-        data = self._slot(name).load()
+        slot = self._slot(name)
+        data = slot.load()
         if data is None:
+            if slot.is_there():
+                self.unusable.append(name)
             return None
         try:
             stored = msgspec.msgpack.decode(data, type=_Stored)

@@ -58,6 +58,10 @@ class SlotFile:
         self._generation = max(self._generation, newest)
         return best
 
+    def is_there(self) -> bool:
+        """Whether the file exists, readable or not."""
+        return self._path.name in self._storage.names(self._path.parent)
+
     def store(self, value: bytes) -> None:
         """Replace the value; durable when this returns.
 

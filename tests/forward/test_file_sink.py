@@ -7,7 +7,6 @@ import json
 import os
 
 import pytest
-from tests.forward.conftest import ORIGIN, batch_of
 
 from gateway.config.settings import FileSinkSettings
 from gateway.forward.parcel import Parcel
@@ -15,6 +14,7 @@ from gateway.forward.sinks import build
 from gateway.forward.sinks import file as module
 from gateway.forward.verdict import Delivered, NeedsOperator, Retry
 from gateway.model import Gap, Position
+from tests.forward.conftest import ORIGIN, batch_of
 
 
 def parcel_of(first, count) -> Parcel:

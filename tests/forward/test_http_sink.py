@@ -7,13 +7,13 @@ import json
 
 import pytest
 from aiohttp import web
-from tests.forward.conftest import ORIGIN, batch_of, free_port, until
 
 from gateway.config.settings import HttpSinkSettings
 from gateway.forward.parcel import Parcel
 from gateway.forward.sinks import build
 from gateway.forward.verdict import Delivered, NeedsOperator, Refused, Retry, TooLarge
 from gateway.model import Gap, Position
+from tests.forward.conftest import ORIGIN, batch_of, free_port, until
 
 
 def parcel_of(count=3) -> Parcel:

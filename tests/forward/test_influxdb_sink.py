@@ -8,13 +8,13 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from tests.forward.conftest import ORIGIN, batch_of, fetch, free_port
 
 from gateway.config.settings import InfluxSinkSettings, TopicSettings
 from gateway.forward.parcel import Parcel
 from gateway.forward.sinks import build
 from gateway.forward.verdict import Delivered, NeedsOperator, Refused, Retry, TooLarge
 from gateway.model import Gap, Position
+from tests.forward.conftest import ORIGIN, batch_of, fetch, free_port
 
 TOPICS = (TopicSettings(topic="devices/{device}/{type}"),)
 

@@ -6,13 +6,13 @@ import math
 import random
 
 import pytest
-from tests.forward.conftest import ORIGIN, batch_of
 
 from gateway.forward import ledger
 from gateway.forward.parcel import Parcel
 from gateway.forward.plan import Limit, Plan
 from gateway.forward.verdict import Delivered, Refused, TooLarge
 from gateway.model import Cursor, Position
+from tests.forward.conftest import ORIGIN, batch_of
 
 
 def walk(total, answer, limit=None, most=100_000):
@@ -33,14 +33,18 @@ def walk(total, answer, limit=None, most=100_000):
     return delivered, refused, sends
 
 
+def refusing(bad):
+    """A sink that refuses any request with one of these records in it."""
+    return lambda start, stop: Refused("x", "") if bad & set(range(start, stop)) else Delivered(stop - start)
+
+
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 64, 100])
 def test_every_set_of_poison_is_found_exactly(total, seed):
     """Random poison in parcels of many sizes: nothing else is refused, and every send is accounted for."""
     rng = random.Random(seed)
     for _ in range(200):
         bad = {n for n in range(total) if rng.random() < 0.05}
-        answer = lambda a, b: Refused("x", "") if bad & set(range(a, b)) else Delivered(b - a)  # noqa: E731
-        delivered, refused, sends = walk(total, answer)
+        delivered, refused, sends = walk(total, refusing(bad))
         assert delivered == [n for n in range(total) if n not in bad]
         assert refused == sorted(bad)
         assert sends <= len(bad) * (math.ceil(math.log2(total)) + 2) + 1

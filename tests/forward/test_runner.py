@@ -8,10 +8,10 @@ import math
 import random
 
 import pytest
-from tests.forward.conftest import MemoryStore, ScriptedSink, balance, batch_of, until
 
 from gateway.forward.verdict import Delivered, NeedsOperator, Refusal, Refused, Retry, TooLarge
 from gateway.model import Cursor, Kind
+from tests.forward.conftest import MemoryStore, ScriptedSink, balance, batch_of, until
 
 
 def fill(store: MemoryStore, count: int, per_batch: int = 100) -> None:

@@ -70,3 +70,15 @@ async def test_a_snapshot_is_whole_or_absent(open_store, tmp_path):
     path.write_bytes(data)
     assert store.load_rules() is None
     assert not list((tmp_path / "data").glob("*.tmp"))
+
+
+async def test_a_cursor_whose_slots_are_both_damaged_is_told_apart_from_none(open_store, tmp_path):
+    """Law L3: a consumer that had a cursor must not start at `now` because the card has lost it."""
+    store = open_store()
+    await store.cursors.store("cloud", Cursor(10, 10))
+    await store.close()
+    (tmp_path / "data/cursors/cloud.cursor").write_bytes(bytes(8_192))
+    store = open_store()
+    assert store.cursors.load("cloud") is None
+    assert store.cursors.load("fresh") is None
+    assert store.cursors.unusable == ["cloud"]

@@ -1,0 +1,58 @@
+"""What is sent at once: records of one or several log frames, in log order. Pure.
+
+Invariants:
+- Every batch is of kind EVENTS and not empty; sequence numbers ascend.
+- `position(k)` is where a cursor stands once the first `k` records are settled. With all of them settled that is the
+  reader's own position, beyond any decisions that lay behind the last event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.model import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.model import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """Consecutive events. `end` is the position behind the last of them."""
+
+    batches: Sequence[Batch]
+    end: Position
+
+    def __len__(self) -> int:
+        return sum(map(len, self.batches))
+
+    def locate(self, index: int) -> tuple[Batch, int]:
+        """The batch that holds record `index`, and the record's index there."""
+        for batch in self.batches:
+            if index < len(batch):
+                return batch, index
+            index -= len(batch)
+        raise IndexError(index)
+
+    def position(self, count: int) -> Position:
+        """Where a cursor stands when the first `count` records are settled."""
+        if count >= len(self):
+            return self.end
+        batch, index = self.locate(count)
+        return Position(batch.seq + index, batch.ordinal + index)
+
+    def slice(self, start: int, stop: int) -> Parcel:
+        """The records from `start` up to `stop`."""
+        if start == 0 and stop >= len(self):
+            return self
+        chosen = []
+        first = 0
+        for batch in self.batches:
+            low, high = max(start - first, 0), min(stop - first, len(batch))
+            if low < high:
+                chosen.append(batch.slice(low, high) if high - low < len(batch) else batch)
+            first += len(batch)
+        return Parcel(chosen, self.position(stop))
