@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import check, dlq, log, run, status
+from gateway.cli import check, demo, dlq, log, run, status
 from gateway.errors import ConfigError, GatewayError
 
 FOUND_SOMETHING = 1
@@ -30,6 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("status")(status.status)
