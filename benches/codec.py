@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from gateway.config.settings import ListenSettings
-from gateway.mqtt.codec import decode, encode_publish, encode_pubacks
+from gateway.mqtt.codec import decode, encode_pubacks, encode_publish
 from gateway.mqtt.connection import Connection
 from gateway.mqtt.listener import Listener
 from gateway.mqtt.packets import V5, V311
@@ -133,7 +133,9 @@ def main() -> None:
         rows.append((f"general decoder, {name}, QoS 1", best_us(general(stream(few, version, 1), version), few)))
         rows.append((f"data_received to PUBACK, {name}, QoS 1", best_us(listening(data, version, loop), messages)))
     rows.append(("encode PUBACK, 1,000 at a time", best_us(lambda: void(encode_pubacks(mids)), 1_000)))
-    rows.append(("encode PUBLISH, 3.1.1, QoS 1", best_us(lambda: void(stream(messages // 10, V311, 1)), messages // 10)))
+    rows.append(
+        ("encode PUBLISH, 3.1.1, QoS 1", best_us(lambda: void(stream(messages // 10, V311, 1)), messages // 10))
+    )
     for name, us in rows:
         print(f"{name:44} {us:8.3f} {1e6 / us:12,.0f}")
     loop.close()

@@ -85,9 +85,7 @@ async def _serve(pipe, home: Path, broker_port: int | None, expected: int) -> No
         connect=ConnectSettings(host="127.0.0.1", port=broker_port) if broker_port else None,
         topics=(TopicSettings(topic="devices/{device}/{type}"),),
         log=LogSettings(max_size_bytes=1 << 30),
-        forward=(
-            FileSinkSettings(name="file", path=home / "out.jsonl", batch_records=5_000, window_records=20_000),
-        ),
+        forward=(FileSinkSettings(name="file", path=home / "out.jsonl", batch_records=5_000, window_records=20_000),),
         http=None,
     )
     gateway = Gateway(settings, load_rules([home / "rules.yaml"]), SystemClock())
@@ -203,8 +201,12 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=200_000)
     events = parser.parse_args().events
     random.seed(7)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}")
-    print(f"{events} events of 110 bytes (a quarter of that for windows of 1); rates in durable, acknowledged events/s\n")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+    )
+    print(
+        f"{events} events of 110 bytes (a quarter of that for windows of 1); rates in durable, acknowledged events/s\n"
+    )
     header = f"{'load':>12} {'what':>18} {'events/s':>10} {'µs CPU':>7}  " + "  ".join(f"{s:>13}" for s in STAGES)
     print(header, flush=True)
     for connections, window in SHAPES:

@@ -8,7 +8,7 @@ Three clocks, because no single one is right on a Pi without a battery clock:
 
 Invariants:
 - Nothing here sleeps. Shells wait on the event loop; pure modules are handed a number.
-- `Stamp.synced` is the kernel's own word (adjtimex), not a guess from the year.
+- `synced` is the kernel's own word (adjtimex), not a guess from the year.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import ctypes
 import time
 from pathlib import Path
 from typing import Protocol
-
-from gateway.model import Stamp
 
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 _TIMEX_BYTES = 256  # larger than struct timex on every Linux
@@ -73,11 +71,6 @@ class SystemClock:
         timex = ctypes.create_string_buffer(_TIMEX_BYTES)
         state: int = self._libc.adjtimex(timex)
         return 0 <= state < _TIME_ERROR
-
-
-def stamp(clock: Clock, elapsed_ns: int) -> Stamp:
-    """One reading of all clocks, for a batch that has just arrived."""
-    return Stamp(clock.wall_ns(), clock.mono_ns(), elapsed_ns, clock.boot_id(), clock.synced())
 
 
 def _read_boot_id() -> bytes:

@@ -33,12 +33,15 @@ from gateway.config.settings import (
     TopicSettings,
     WebhookSettings,
 )
+from gateway.model import Command, Decision, Notify, Outcome
 from gateway.observe import log
 from gateway.rules.language import load_rules
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from firmware_sim import DeviceState
-    from gateway.model import Decision, Outcome
+    from gateway.observe.status import GatewayStatus
 
 SPEED = 60.0
 """How much faster time passes for the devices: a room warms while you watch."""
@@ -128,7 +131,7 @@ class _Demo:
         record = gateway.journal.record
         given = self._commands
 
-        def recorded(records: list[Decision | Outcome]) -> None:
+        def recorded(records: Sequence[Decision | Outcome]) -> None:
             record(records)
             at_s = _now_s() - self._started_s if self._started_s else 0.0
             given.extend(_commands(records, at_s))
@@ -168,9 +171,9 @@ class _Demo:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 1 / _LOOKS_PER_S)
 
-    def _state(self, gateway: Gateway, fleet: Fleet, elapsed_s: float, before: object) -> DemoState:
+    def _state(self, gateway: Gateway, fleet: Fleet, elapsed_s: float, before: GatewayStatus) -> DemoState:
         status = gateway.status()
-        per_s, delivered_per_s = rates_per_s(before, status)  # type: ignore[arg-type]
+        per_s, delivered_per_s = rates_per_s(before, status)
         self._peak_pending = max(self._peak_pending, *(sink.pending for sink in status.sinks))
         return DemoState(
             status=status,
@@ -191,7 +194,7 @@ class _Demo:
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
                 while any(sink.pending for sink in gateway.status().sinks):
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.05)  # noqa: ASYNC110 - a cursor is no event that could be waited for
 
     def _conclude(self, gateway: Gateway, fleet: Fleet) -> list[str]:
         state = self._state(gateway, fleet, self._total_s, gateway.status())
@@ -201,7 +204,8 @@ class _Demo:
         wrong += [f"{sink.name}: {sink.pending} still pending" for sink in state.status.sinks if sink.pending]
         acknowledged = sum(device.acked for device in fleet.devices)
         if acknowledged > state.status.ingest.received:
-            wrong.append(f"devices had {acknowledged} acknowledged, the gateway received {state.status.ingest.received}")
+            received = state.status.ingest.received
+            wrong.append(f"devices had {acknowledged} acknowledged, the gateway received {received}")
         for sentence in wrong:
             self._console.print(f"[red]✗[/] {sentence}", highlight=False)
         if not wrong:
@@ -209,17 +213,17 @@ class _Demo:
         return wrong
 
 
-def _commands(records: list[Decision | Outcome], at_s: float) -> list[GivenCommand]:
-    from gateway.model import Command, Notify  # noqa: PLC0415 - beside its only use
-
+def _commands(records: Sequence[Decision | Outcome], at_s: float) -> list[GivenCommand]:
     found = []
     for record in records:
-        action = getattr(record, "action", None)
+        if not isinstance(record, Decision):
+            continue
+        action = record.action
         if isinstance(action, Command):
             part = action.topic.split("/")[-2]
-            found.append(GivenCommand(at_s, record.rule, f"{part} {action.state or ''}".strip()))  # type: ignore[union-attr]
+            found.append(GivenCommand(at_s, record.rule, f"{part} {action.state or ''}".strip()))
         elif isinstance(action, Notify):
-            found.append(GivenCommand(at_s, record.rule, action.text))  # type: ignore[union-attr]
+            found.append(GivenCommand(at_s, record.rule, action.text))
     return found
 
 
@@ -235,7 +239,7 @@ def _value(last: dict[str, object]) -> str:
             return f"{watts:.0f} W"
         case {"open": bool() as is_open}:
             return "open" if is_open else "closed"
-    return "–"
+    return ""
 
 
 def _now_s() -> float:

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import zstandard
 
-from gateway.clock import stamp
 from gateway.errors import StorageError
 from gateway.model import Batch, Origin, Position, Stamp
 from gateway.ringlog.frame import MAX_RECORDS, encode
@@ -128,7 +127,8 @@ class RingLog:
 
     def stamp(self) -> Stamp:
         """A reading of all clocks, with the log's own elapsed time, for a batch that has just arrived."""
-        return stamp(self._clock, self.elapsed_ns())
+        clock = self._clock
+        return Stamp(clock.wall_ns(), clock.mono_ns(), self.elapsed_ns(), clock.boot_id(), clock.synced())
 
     def elapsed_ns(self) -> int:
         """The log's own clock: monotonic, carried across restarts, never back."""

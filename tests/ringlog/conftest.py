@@ -14,7 +14,7 @@ from gateway.ringlog.storage import DiskFile, DiskStorage
 
 
 class FaultyStorage(DiskStorage):
-    """The real disk, of which chosen calls fail: `fail("sync", 3, errno.EIO)` lets the third sync from now on fail once."""
+    """The real disk, of which chosen calls fail: `fail("sync", 3, EIO)` lets the third sync from now on fail once."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []

@@ -80,7 +80,7 @@ def test_every_cut_asks_for_more_and_is_never_valid():
 
 
 def test_zeros_are_never_a_frame():
-    """Law: the zero-filled tail that a power cut leaves holds no records; CRC-32 of nothing being zero does not help it."""
+    """Law: the zero-filled tail that a power cut leaves holds no records, though CRC-32 of nothing is zero."""
     for length in range(HEADER_BYTES, 4 * HEADER_BYTES):
         assert isinstance(check(bytes(length), 0, LOG_ID), Torn)
     assert crc32(b"", CRC_SEED) != 0

@@ -227,7 +227,7 @@ async def test_foreign_files_in_the_directory_are_left_alone(open_store, make_ba
 async def test_an_io_error_loses_nothing_and_nothing_is_synced_twice(
     open_store, make_batch, faulty, tmp_path, call, nth
 ):
-    """Law L1: after EIO the page cache is no evidence; the records are written again, from memory, into a new segment."""
+    """Law L1: after EIO the page cache is no evidence; the records are written again from memory, elsewhere."""
     store = open_store(storage=faulty)
     await fill(store, make_batch, 0, 20)
     faulty.calls.clear()

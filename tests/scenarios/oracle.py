@@ -1,9 +1,9 @@
 """What must be true after any fault, decided from the two ends alone: what devices were told, what upstream has seen.
 
-    lost        acknowledged to a device and never seen upstream            must be empty
-    phantom     seen upstream and never sent by a device                    must be empty
-    disordered  first occurrences of one topic that go back                 must be empty
-    repeats     occurrences after the first                                 bounded: one window a fault
+lost        acknowledged to a device and never seen upstream            must be empty
+phantom     seen upstream and never sent by a device                    must be empty
+disordered  first occurrences of one topic that go back                 must be empty
+repeats     occurrences after the first                                 bounded: one window a fault
 """
 
 from __future__ import annotations

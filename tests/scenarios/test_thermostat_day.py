@@ -1,8 +1,9 @@
-"""A thermostat and a simulated room, a whole day in virtual time: engine, interlock, outbox, and a room that has inertia."""
+"""A thermostat and a simulated room, a whole day in virtual time: engine, interlock, outbox, and inertia."""
 
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,7 @@ def test_the_heater_never_switches_faster_than_its_minimum_times(tmp_path):
     house.advance(DAY_S)
     changes = house.switched
     assert len(changes) > 10
-    for (at_s, state), (next_s, _) in zip(changes[1:], changes[2:], strict=False):
+    for (at_s, state), (next_s, _) in pairwise(changes[1:]):
         assert next_s - at_s >= (MIN_ON_S if state == "ON" else MIN_OFF_S)
 
 

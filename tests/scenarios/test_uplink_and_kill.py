@@ -38,8 +38,10 @@ async def test_an_uplink_that_is_away_for_ten_seconds_loses_and_reorders_nothing
     away_until_s = asyncio.get_running_loop().time() + AWAY_S
     await site.upstream.down()
     await until(
-        lambda: count_acknowledged(site.devices.journal) - before >= EVENTS
-        and asyncio.get_running_loop().time() >= away_until_s,
+        lambda: (
+            count_acknowledged(site.devices.journal) - before >= EVENTS
+            and asyncio.get_running_loop().time() >= away_until_s
+        ),
         "20,000 events arrive while the uplink is away",
         within_s=180,
     )
