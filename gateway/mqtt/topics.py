@@ -16,6 +16,9 @@ import re
 from typing import NamedTuple
 
 MAX_TOPIC_BYTES = 65_535
+MAX_FILTER_LEVELS = 128
+"""Each level of a filter costs a node in the tree of subscriptions."""
+SHARED_PREFIX = "$share/"
 _CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -89,6 +92,8 @@ def filter_problem(text: str) -> str:
     if problem:
         return problem
     levels = text.split("/")
+    if len(levels) > MAX_FILTER_LEVELS:
+        return f"a topic filter has at most {MAX_FILTER_LEVELS} levels"
     for index, level in enumerate(levels):
         if "#" in level and (level != "#" or index != len(levels) - 1):
             return "`#` must stand alone in the last level"

@@ -1,0 +1,172 @@
+"""The byte stream from a broker, sorted: plain PUBLISH packets into columns, everything else to paho, in their order.
+
+Bytes in, columns out; what goes to paho goes through a callable, and paho's answer to a PUBLISH comes back by `add`. No
+I/O, no clock.
+
+Invariants:
+- Messages stand in the columns, and packet ids in `mids`, in the order in which the broker sent them, whichever way
+  they went.
+- At most one packet is gathered at a time, and none larger than the limit: a larger PUBLISH is thrown away as it comes
+  in, and acknowledged in its turn, since a broker would offer it for ever.
+- A PUBLISH before the CONNACK is paho's to judge.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.errors import ProtocolError
+from gateway.model import RETAINED
+from gateway.mqtt.packets import NO_PROPERTIES, PacketType, Reason
+from gateway.mqtt.topics import topic_problem
+from gateway.mqtt.turn import MIN_LIMIT_BYTES, Turn, learn, scan
+from gateway.mqtt.wire import MAX_VARINT, NeedMore, frame_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paho.mqtt.client import MQTTMessage
+
+_ANY_SIZE_BYTES = MAX_VARINT + 5
+_MESSAGE_BYTES = 64
+"""What a message costs in memory beside its payload, about."""
+
+
+class Harvest(NamedTuple):
+    """What was taken out of the stream since the last time. Columns of equal length."""
+
+    topics: list[str]
+    flags: list[int]
+    payloads: list[bytes]
+    mids: list[bytes]
+    """Raw packet ids that want a PUBACK."""
+    qos2_mids: list[int]
+    """Packet ids that want a PUBCOMP."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory, about."""
+        return sum(map(len, self.payloads)) + _MESSAGE_BYTES * len(self.payloads)
+
+
+class Inflow:
+    """One connection's stream."""
+
+    def __init__(self, limit_bytes: int, known: dict[bytes, str], feed: Callable[[bytes], None], *, v5: bool) -> None:
+        """See the module.
+
+        Args:
+            limit_bytes: the largest packet that is gathered.
+            known: topics that have been checked, see `turn.learn`; may be shared by connections.
+            feed: has paho handle one packet.
+            v5: the connection speaks MQTT 5.
+        """
+        self._limit_bytes = max(limit_bytes, MIN_LIMIT_BYTES)
+        self._known = known
+        self._feed = feed
+        self._v5 = v5
+        self._parts: list[bytes] = []
+        self._parts_bytes = 0
+        self._wanted_bytes = 0
+        self._skip_bytes = 0
+        self._turn = Turn()
+        self._mids: list[bytes] = []
+        self._qos2_mids: list[int] = []
+        self.is_up = False
+        """The CONNACK has come."""
+        self.invalid_topics = 0
+        self.oversized = 0
+
+    def receive(self, chunk: bytes) -> None:
+        """Sort what came in.
+
+        Raises:
+            ProtocolError: the stream cannot be read on.
+        """
+        if self._skip_bytes:
+            skipped = min(self._skip_bytes, len(chunk))
+            self._skip_bytes -= skipped
+            chunk = chunk[skipped:]
+        self._parts.append(chunk)
+        self._parts_bytes += len(chunk)
+        if self._parts_bytes < self._wanted_bytes:
+            return
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts, self._parts_bytes, self._wanted_bytes = [], 0, 0
+        rest = data[self._sort(data) :]
+        if rest:
+            self._parts, self._parts_bytes = [rest], len(rest)
+
+    def add(self, message: MQTTMessage) -> None:
+        """A message that paho has decoded."""
+        if message.qos == 1:
+            self._mids.append(message.mid.to_bytes(2, "big"))
+        elif message.qos == 2:
+            self._qos2_mids.append(message.mid)
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""
+        if topic_problem(topic):
+            self.invalid_topics += 1
+            return
+        payload = bytes(message.payload)
+        self._turn.add(
+            learn(self._known, topic),
+            payload,
+            qos=message.qos,
+            dup=message.dup,
+            retain=message.retain,
+            properties=NO_PROPERTIES,
+        )
+
+    def harvest(self) -> Harvest | None:
+        """Take what has gathered; None if nothing has that anybody waits for."""
+        turn = self._turn
+        if not (turn.topics or self._mids or self._qos2_mids):
+            return None
+        flags = turn.flags
+        for index in turn.retained:
+            flags[index] |= RETAINED
+        harvest = Harvest(turn.topics, flags, turn.payloads, self._mids, self._qos2_mids)
+        self._turn, self._mids, self._qos2_mids = Turn(), [], []
+        return harvest
+
+    def _sort(self, data: bytes) -> int:
+        position, end = 0, len(data)
+        while position < end:
+            if self.is_up:
+                position = scan(data, position, self._limit_bytes, self._known, self._turn, self._mids, v5=self._v5)
+                if position >= end:
+                    break
+            frame = frame_at(data, position, _ANY_SIZE_BYTES)
+            if isinstance(frame, NeedMore):
+                self._wanted_bytes = frame.wanted_bytes
+                if frame.wanted_bytes > self._limit_bytes:
+                    return self._skip(data, position)
+                break
+            self._feed(data[position : frame.stop])
+            position = frame.stop
+        return position
+
+    def _skip(self, data: bytes, position: int) -> int:
+        """Throw away what is too large to gather. Returns where reading goes on; `position` to see more of it first."""
+        size_bytes = self._wanted_bytes
+        first = data[position]
+        if first >> 4 != PacketType.PUBLISH or not self.is_up or first & 0x06 == 0x04:
+            raise ProtocolError(f"a packet of {size_bytes} bytes", Reason.PACKET_TOO_LARGE)
+        body = position + 1
+        while data[body] & 0x80:
+            body += 1
+        body += 1
+        topic_bytes = int.from_bytes(data[body : body + 2], "big")
+        mid_at = body + 2 + topic_bytes
+        if mid_at + 2 > len(data):
+            self._wanted_bytes = mid_at + 2 - position
+            return position
+        if first & 0x02:
+            self._mids.append(data[mid_at : mid_at + 2])
+        self.oversized += 1
+        self._wanted_bytes = 0
+        self._skip_bytes = size_bytes - (len(data) - position)
+        return len(data)

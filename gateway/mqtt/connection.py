@@ -1,0 +1,269 @@
+"""One client's socket: bytes in, bytes out. The thin shell around `conversation`.
+
+Invariants:
+- No input makes a callback raise. A violation closes this connection and no other; a bug of ours does the same and is
+  reported.
+- An incomplete packet is kept as bytes until it is whole, and not looked at again before: a packet that trickles in
+  byte by byte costs no more than one that comes at once.
+- A peer that does not read is not sent more messages (they stay in its session), and one that does not even read the
+  answers to what it sends is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING, cast
+
+from gateway.errors import ProtocolError
+from gateway.mqtt.conversation import Conversation, RefusedError
+from gateway.mqtt.packets import V311, Reason
+from gateway.mqtt.turn import learn, scan
+from gateway.mqtt.wire import Body, NeedMore, frame_at
+from gateway.observe import events
+
+if TYPE_CHECKING:
+    from gateway.mqtt.listener import Listener
+
+HIGH_WATER_BYTES = 256 * 1024
+"""Waiting in a transport: beyond it no further messages are sent."""
+MAX_BACKLOG_BYTES = 4 * 1024 * 1024
+"""Beyond it the peer is not reading at all."""
+FLUSH_BYTES = 64 * 1024
+"""What is gathered for one write at most, so that the transport's high-water mark is noticed in time."""
+MAX_CONNECT_BYTES = 64 * 1024
+"""What a stranger may make us keep."""
+CONNECT_BYTE = 0x10
+CLOSE_WITHIN_S = 5.0
+"""How long a closed connection may take to send its last bytes."""
+
+
+class Connection(asyncio.Protocol):
+    """A client, as the event loop sees it."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._gathering = listener.gathering
+        self._transport: asyncio.Transport | None = None
+        self._tail = bytearray()
+        self._wanted_bytes = 0
+        self._parts: list[bytes] = []
+        self._parts_bytes = 0
+        self._is_closed = False
+        self._has_ended = False
+        now_s = listener.now_s()
+        self.version = V311
+        self.is_writable = True
+        self.peer = "?"
+        self.since_s = now_s
+        self.abort_s: float | None = None
+        """When a closed connection is given up; None while open."""
+        self.conversation = Conversation(
+            listener.exchange, listener.access, listener.terms, self, listener.spare_client_id(), now_s
+        )
+
+    # Called by the loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is open (and TLS agreed)."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.peer = _address(transport.get_extra_info("peername"))
+        if not self._listener.join(self):
+            self._is_closed = True
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        sock: socket.socket | None = transport.get_extra_info("socket")
+        if sock is not None:
+            # A 3.1.1 client may ask for no keep-alive at all; the kernel's own then finds the dead ones.
+            with contextlib.suppress(OSError):  # it may be gone already
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came in."""
+        if self._is_closed:
+            return
+        try:
+            self._take(data)
+        except RefusedError as error:
+            self._listener.refused(self.peer, error)
+            self.close()
+        except ProtocolError as error:
+            events.protocol_broken(self.peer, code=f"0x{error.reason_code:02x}", detail=str(error))
+            self.cut(error.reason_code)
+        except Exception as error:  # noqa: BLE001 - one client must not disturb another, whatever it found
+            events.task_failed("mqtt.connection", error)
+            self.cut(Reason.UNSPECIFIED)
+
+    def pause_writing(self) -> None:
+        """The peer reads more slowly than we send."""
+        self.is_writable = False
+
+    def resume_writing(self) -> None:
+        """The peer has caught up."""
+        self.is_writable = True
+        session = self.conversation.session
+        if session is not None and session.outlet is self:
+            session.pump(self._listener.now_s())
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """The socket is gone."""
+        self._end()
+        self._transport = None
+        self._listener.leave(self)
+
+    # Called by sessions, the gathering and the listener.
+
+    def put(self, data: bytes) -> None:
+        """Send, in order, at the latest when the loop's turn is over."""
+        if self._is_closed:
+            return
+        if not self._parts:
+            self._gathering.wake(self)
+        self._parts.append(data)
+        self._parts_bytes += len(data)
+        if self._parts_bytes > FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has gathered, at once."""
+        transport = self._transport
+        if not self._parts or transport is None:
+            return
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._parts_bytes = 0
+        transport.write(data)
+        if not self.is_writable and transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
+            events.protocol_broken(self.peer, code="not_reading", detail="the peer does not read what it is sent")
+            self.abort()
+
+    def cut(self, reason: int) -> None:
+        """Close, telling a 5.0 client why."""
+        self.close(self.conversation.farewell(reason))
+
+    def close(self, farewell: bytes = b"") -> None:
+        """Send what has gathered and a last packet, then close."""
+        if self._is_closed:
+            return
+        if farewell:
+            self.put(farewell)
+        self.flush()
+        self._is_closed = True
+        self.abort_s = self._listener.now_s() + CLOSE_WITHIN_S
+        if self._transport is not None:
+            self._transport.close()
+        self._end()
+
+    def abort(self) -> None:
+        """Close without sending anything more."""
+        self._is_closed = True
+        if self._transport is not None:
+            self._transport.abort()
+        self._end()
+
+    def pause_reading(self) -> None:
+        """Leave what the peer sends to its own memory."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again; the time during which nobody listened does not count against the peer."""
+        if self._transport is not None and not self._transport.is_closing():
+            self.conversation.grace(self._listener.now_s())
+            self._transport.resume_reading()
+
+    def check(self, now_s: float) -> None:
+        """Give up on a peer that is silent for too long, or that does not let itself be closed."""
+        if self.abort_s is not None:
+            if self.abort_s <= now_s:
+                self.abort()
+            return
+        deadline_s = self.conversation.deadline_s
+        if deadline_s is not None and deadline_s <= now_s:
+            self.cut(Reason.KEEP_ALIVE_TIMEOUT)
+
+    # Reading.
+
+    def _take(self, data: bytes) -> None:
+        if self._tail:
+            self._tail += data
+            if len(self._tail) < self._wanted_bytes:
+                self.conversation.heard(self._listener.now_s())
+                return
+            data = bytes(self._tail)
+            self._tail.clear()
+        conversation = self.conversation
+        turn = self._gathering.turn
+        before = len(turn.topics)
+        mids = turn.pubacks.get(conversation) or []
+        recs = turn.pubrecs.get(conversation) or []
+        answers = len(mids) + len(recs)
+        try:
+            position = self._parse(data, mids, recs)
+        finally:
+            # What came before a violation was received, and is stored like the rest.
+            if len(turn.topics) > before:
+                turn.senders.append((before, conversation))
+            if mids:
+                turn.pubacks[conversation] = mids
+            if recs:
+                turn.pubrecs[conversation] = recs
+            if len(turn.topics) > before or recs:
+                self._gathering.gathered(len(data))
+            added = len(mids) + len(recs) - answers
+        if position < len(data):
+            self._tail += data[position:]
+        if added:
+            conversation.count(added)
+
+    def _parse(self, data: bytes, mids: list[bytes], recs: list[bytes]) -> int:
+        """Take every whole packet. Returns where the first incomplete one begins."""
+        conversation = self.conversation
+        listener = self._listener
+        turn = self._gathering.turn
+        now_s = listener.now_s()
+        conversation.heard(now_s)
+        position, end = 0, len(data)
+        while position < end:
+            limit_bytes = listener.terms.max_packet_bytes
+            if conversation.session is not None:
+                position = scan(
+                    data, position, limit_bytes, listener.known, turn, mids, v5=conversation.version != V311
+                )
+                if position == end:
+                    break
+            else:
+                if data[position] != CONNECT_BYTE:
+                    raise ProtocolError("something before CONNECT", Reason.PROTOCOL_ERROR)
+                limit_bytes = min(limit_bytes, MAX_CONNECT_BYTES)
+            frame = frame_at(data, position, limit_bytes)
+            if isinstance(frame, NeedMore):
+                self._wanted_bytes = frame.wanted_bytes
+                break
+            packet = conversation.handle(frame.first, Body(data, frame.start, frame.stop), turn, now_s)
+            if packet is not None:
+                # `scan` left it alone perhaps only because it did not know the topic.
+                learn(listener.known, packet.topic)
+                if packet.qos:
+                    (mids if packet.qos == 1 else recs).append(packet.mid)
+            position = frame.stop
+            if conversation.is_over:
+                self.close()
+                return end
+        return position
+
+    def _end(self) -> None:
+        self._parts.clear()
+        self._parts_bytes = 0
+        if not self._has_ended:
+            self._has_ended = True
+            self.conversation.end(self._listener.now_s())
+            self._listener.ended()
+
+
+def _address(peername: object) -> str:
+    if isinstance(peername, tuple) and len(peername) >= 2:
+        return f"{peername[0]}:{peername[1]}"
+    return str(peername or "?")

@@ -1,0 +1,157 @@
+"""From many sockets to one batch, and from one sync back to many sockets.
+
+    connections ── data_received ──▶ turn ── end of the loop's turn ──▶ intake (stores it)
+    connections ◀── flush, one write each ── acknowledge, route ◀── settle, once it is on disk
+
+Invariants:
+- L1: nothing that a message causes leaves before `settle` was called for it: no PUBACK, no copy to a subscriber.
+- Turns are acknowledged in the order in which they were received, even if they are settled in another
+  [MQTT-4.6.0-2].
+- At most one socket write per connection and turn of the loop, however many acknowledgements and messages it carries.
+- More than `max_unsettled_bytes` received and not settled: no socket is read until half of that is settled.
+- A turn that the intake refused by raising is not acknowledged, and its senders are disconnected, since MQTT offers a
+  message again only on a new connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.model import Arrivals
+from gateway.mqtt.packets import Reason
+from gateway.mqtt.turn import Turn
+from gateway.observe import events
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from gateway.mqtt.exchange import Exchange
+
+
+class Flushable(Protocol):
+    """A connection with bytes to write."""
+
+    def flush(self) -> None:
+        """Write them."""
+
+
+class Gathering:
+    """The turn that is being filled, those that wait for the disk, and the connections that wait to be written to."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        intake: Callable[[Arrivals], None],
+        mono_s: Callable[[], float],
+        max_unsettled_bytes: int,
+        on_change: Callable[[], None],
+    ) -> None:
+        """Gather nothing yet.
+
+        Args:
+            exchange: who gets what was settled.
+            intake: takes a turn's messages and settles them later.
+            mono_s: monotonic clock.
+            max_unsettled_bytes: see above.
+            on_change: called when `is_full` has changed.
+        """
+        self._exchange = exchange
+        self._intake = intake
+        self._mono_s = mono_s
+        self._max_unsettled_bytes = max_unsettled_bytes
+        self._on_change = on_change
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_turn_open = False
+        self._unsettled: deque[Turn] = deque()
+        self._dirty: list[Flushable] = []
+        self.is_full = False
+        """Nothing more should be read."""
+        self.turn = Turn()
+        """Where connections put what they read."""
+        self.unsettled_bytes = 0
+        self.received = 0
+        """Messages, all that were ever handed to the intake."""
+        self.received_bytes = 0
+        """Of the packets that brought them."""
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Belong to this loop."""
+        self._loop = loop
+
+    def gathered(self, wire_bytes: int) -> None:
+        """A connection has put something into the turn: see to it when the loop's turn is over."""
+        self.turn.wire_bytes += wire_bytes
+        self.unsettled_bytes += wire_bytes
+        if not self._is_turn_open and self._loop is not None:
+            self._is_turn_open = True
+            self._loop.call_soon(self.end_turn)
+        if self.unsettled_bytes > self._max_unsettled_bytes and not self.is_full:
+            self.is_full = True
+            self._on_change()
+
+    def end_turn(self) -> None:
+        """Hand over what has gathered."""
+        self._is_turn_open = False
+        turn = self.turn
+        self._add_wills(turn)
+        if not turn.topics and not turn.pubrecs:
+            return
+        self.turn = Turn()
+        self._unsettled.append(turn)
+        self.received += len(turn.topics)
+        self.received_bytes += turn.wire_bytes
+        if not turn.topics:  # only repeated QoS 2 messages: they wait for those before them, not for the disk
+            self._settle(turn)
+            return
+        try:
+            self._intake(Arrivals(turn.topics, turn.flags, turn.payloads, partial(self._settle, turn)))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the senders must learn that nothing was stored
+            events.task_failed("mqtt.intake", error)
+            self._refuse(turn)
+
+    def _add_wills(self, turn: Turn) -> None:
+        """Wills are events like any other: stored first, then routed."""
+        for will in self._exchange.take_wills():
+            turn.senders.append((len(turn.topics), None))
+            turn.add(will.topic, will.payload, qos=min(will.qos, 1), retain=will.retain, properties=will.properties)
+
+    def _settle(self, turn: Turn) -> None:
+        turn.is_settled = True
+        now_s = self._mono_s()
+        while self._unsettled and self._unsettled[0].is_settled:
+            done = self._unsettled.popleft()
+            for sender, mids in done.pubacks.items():
+                sender.acknowledge(mids, [])
+            for sender, mids in done.pubrecs.items():
+                sender.acknowledge([], mids)
+            self._exchange.route(done, now_s)
+            self._release(done)
+
+    def _refuse(self, turn: Turn) -> None:
+        if turn.is_settled:
+            return  # it was stored before whatever went wrong
+        self._unsettled.remove(turn)
+        for sender in {sender for _, sender in turn.senders if sender is not None}:
+            sender.refuse(turn.pubrecs.get(sender, []), Reason.IMPLEMENTATION)
+        self._release(turn)
+
+    def _release(self, turn: Turn) -> None:
+        self.unsettled_bytes -= turn.wire_bytes
+        if self.is_full and self.unsettled_bytes <= self._max_unsettled_bytes // 2:
+            self.is_full = False
+            self._on_change()
+
+    def wake(self, connection: Flushable) -> None:
+        """A connection has something to write: do it when everything that happens now has happened."""
+        if not self._dirty and self._loop is not None:
+            self._loop.call_soon(self.flush)
+        self._dirty.append(connection)
+
+    def flush(self) -> None:
+        """Write to every connection that has something."""
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()

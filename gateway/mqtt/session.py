@@ -1,0 +1,242 @@
+"""What the gateway keeps for one client, and how messages leave towards it at QoS 0 and 1.
+
+A session outlives its connections (MQTT 5.0, 4.1): subscriptions, what is in flight and what waits stay until it ends.
+While a client is connected the session has an `Outlet`, into which it puts bytes; the shell empties it.
+
+    deliver ──▶ in flight (packet id, waits for PUBACK) ──acknowledge──▶ done
+        └─────▶ queue (client away, slow, or window full) ──▶ in flight
+
+Invariants:
+- At most `window` messages are in flight, at most `max_queued` wait. What finds the queue full is dropped and counted:
+  the oldest are kept, since a subscriber that missed the middle could not tell.
+- Messages leave in the order of `deliver`. After a reconnect those in flight go first, in their old order, with their
+  old packet ids and DUP [MQTT-4.4.0-1, 4.6.0-1].
+- QoS 0 is never queued: it is dropped, and counted if the client was there but slow.
+- Nothing larger than the client's Maximum Packet Size is sent [MQTT-3.1.2-24], nothing that has expired.
+- Time is an argument (`now_s`, monotonic). Nothing here is ever written to a socket, logged or raised.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple, Protocol
+
+from gateway.mqtt.codec import encode_publish
+from gateway.mqtt.packets import NO_PROPERTIES, V5, V311, Properties, Subscription, Will
+from gateway.mqtt.properties import Property, encode_property_content
+
+DEFAULT_WINDOW = 1_000
+"""In flight towards a client that did not say how many it takes (Receive Maximum)."""
+MAX_PACKET_ID = 65_535
+
+
+class Message(NamedTuple):
+    """What is routed: made once, shared by all subscribers."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    """As its publisher set it."""
+    properties: Properties = NO_PROPERTIES
+    """What is passed on; expiry is kept apart."""
+    expires_s: float | None = None
+    """Monotonic. None: never."""
+
+
+class Held(NamedTuple):
+    """A QoS 1 message on its way to one client."""
+
+    message: Message
+    retain: bool
+    """As this client shall see it."""
+    identifiers: tuple[int, ...]
+    """Of the subscriptions that it matched."""
+
+
+class Tally:
+    """What became of messages for subscribers; one for all sessions."""
+
+    __slots__ = ("delivered", "dropped")
+
+    def __init__(self) -> None:
+        self.delivered = 0
+        self.dropped: dict[str, int] = {}
+        """By cause: `queue_full`, `slow`, `too_large`, `expired`, `retained_full`."""
+
+    def drop(self, cause: str) -> None:
+        """Count one message that somebody will not get."""
+        self.dropped[cause] = self.dropped.get(cause, 0) + 1
+
+
+class Outlet(Protocol):
+    """Towards a connected client. The shell's connection is one; tests have another."""
+
+    version: int
+    is_writable: bool
+    """False while so much waits to be sent that more should wait in the session."""
+
+    def put(self, data: bytes) -> None:
+        """Send, in order, soon."""
+
+    def cut(self, reason: int) -> None:
+        """Close the connection, telling why where the version allows it. By the end of the call it is detached."""
+
+
+class Session:
+    """One client, connected or not."""
+
+    __slots__ = (
+        "_next_id",
+        "client_id",
+        "ends_s",
+        "expiry_s",
+        "in_flight",
+        "max_packet_bytes",
+        "max_queued",
+        "outlet",
+        "queue",
+        "receiving",
+        "resend",
+        "subscriptions",
+        "tally",
+        "version",
+        "will",
+        "will_due_s",
+        "window",
+    )
+
+    def __init__(self, client_id: str, max_queued: int, tally: Tally) -> None:
+        self.client_id = client_id
+        self.max_queued = max_queued
+        self.tally = tally
+        self.subscriptions: dict[str, Subscription] = {}
+        self.queue: deque[Held] = deque()
+        self.in_flight: dict[int, Held] = {}
+        """By packet id, in the order of sending."""
+        self.resend: deque[int] = deque()
+        """Packet ids in flight that this connection has not carried yet."""
+        self.receiving: set[bytes] = set()
+        """Packet ids of QoS 2 messages that were taken in and not yet released [MQTT-4.3.3-2]."""
+        self.outlet: Outlet | None = None
+        self.version = V311
+        self.window = DEFAULT_WINDOW
+        self.max_packet_bytes: int | None = None
+        self.expiry_s = 0.0
+        """How long it lives on without a connection."""
+        self.ends_s: float | None = None
+        """When it ends; None while connected."""
+        self.will: Will | None = None
+        self.will_due_s: float | None = None
+        """When a will that was triggered is to be published; None: not triggered."""
+        self._next_id = 1
+
+    def attach(self, outlet: Outlet, *, window: int, max_packet_bytes: int | None) -> None:
+        """The client is here. What is in flight goes out again with the next `pump`."""
+        self.outlet = outlet
+        self.version = outlet.version
+        self.window = window
+        self.max_packet_bytes = max_packet_bytes
+        self.ends_s = None
+        self.resend = deque(self.in_flight)
+
+    def deliver(self, message: Message, qos: int, identifiers: tuple[int, ...], now_s: float, *, retain: bool) -> bool:
+        """Send a message, or keep it for later.
+
+        Args:
+            message: what was published.
+            qos: the lower of what was published and what is subscribed.
+            identifiers: of the subscriptions that it matched.
+            now_s: monotonic.
+            retain: as this client shall see it.
+
+        Returns:
+            Whether it was sent or queued.
+        """
+        outlet = self.outlet
+        if not qos:
+            if outlet is None:
+                return False
+            if not outlet.is_writable:
+                self.tally.drop("slow")
+                return False
+            return self._send(outlet, Held(message, retain, identifiers), 0, now_s)
+        held = Held(message, retain, identifiers)
+        is_first = not self.queue and not self.resend
+        if outlet is not None and outlet.is_writable and is_first and len(self.in_flight) < self.window:
+            return self._send(outlet, held, self._take_id(), now_s)
+        if len(self.queue) >= self.max_queued:
+            self.tally.drop("queue_full")
+            return False
+        self.queue.append(held)
+        return True
+
+    def acknowledge(self, mid: int, now_s: float) -> None:
+        """A PUBACK came in. One for an unknown packet id means nothing to us and is passed over."""
+        if self.in_flight.pop(mid, None) is None:
+            return
+        if self.resend and mid in self.resend:
+            self.resend.remove(mid)
+        if self.queue or self.resend:
+            self.pump(now_s)
+
+    def pump(self, now_s: float) -> None:
+        """Send what the window and the outlet allow: after attaching, after a PUBACK, when writable again."""
+        outlet = self.outlet
+        if outlet is None:
+            return
+        while self.resend and outlet.is_writable and len(self.in_flight) - len(self.resend) < self.window:
+            mid = self.resend.popleft()
+            self._send(outlet, self.in_flight[mid], mid, now_s, dup=True)
+        while self.queue and not self.resend and outlet.is_writable and len(self.in_flight) < self.window:
+            self._send(outlet, self.queue.popleft(), self._take_id(), now_s)
+
+    def _send(self, outlet: Outlet, held: Held, mid: int, now_s: float, *, dup: bool = False) -> bool:
+        """Put one PUBLISH into the outlet; QoS 1 if there is a packet id. Returns False if it had to be dropped."""
+        message = held.message
+        content = b""
+        if message.expires_s is not None and message.expires_s <= now_s and not dup:
+            return self._give_up(mid, "expired")
+        if self.version == V5 and (message.properties or held.identifiers or message.expires_s is not None):
+            content = self._content(held, now_s)
+        packet = encode_publish(
+            message.topic,
+            message.payload,
+            version=self.version,
+            qos=1 if mid else 0,
+            retain=held.retain,
+            mid=mid,
+            dup=dup,
+            content=content,
+        )
+        if self.max_packet_bytes is not None and len(packet) > self.max_packet_bytes:
+            return self._give_up(mid, "too_large")
+        if mid:
+            self.in_flight[mid] = held
+        self.tally.delivered += not dup
+        outlet.put(packet)
+        return True
+
+    def _give_up(self, mid: int, cause: str) -> bool:
+        self.in_flight.pop(mid, None)
+        self.tally.drop(cause)
+        return False
+
+    @staticmethod
+    def _content(held: Held, now_s: float) -> bytes:
+        content = encode_property_content(held.message.properties)
+        if held.message.expires_s is not None:
+            # The receiver is told what is left of it [MQTT-3.3.2-6].
+            left_s = max(1, int(held.message.expires_s - now_s))
+            content += encode_property_content({Property.MESSAGE_EXPIRY: left_s})
+        for identifier in held.identifiers:
+            content += encode_property_content({Property.SUBSCRIPTION_ID: identifier})
+        return content
+
+    def _take_id(self) -> int:
+        """A packet id that is not in flight; there is one, since the window is smaller than their number."""
+        mid = self._next_id
+        while mid in self.in_flight:
+            mid = mid % MAX_PACKET_ID + 1
+        self._next_id = mid % MAX_PACKET_ID + 1
+        return mid

@@ -1,0 +1,174 @@
+"""The hot path: PUBLISH packets out of what a socket read brought, straight into columns.
+
+One turn of the event loop reads from many sockets. All that they published goes into one `Turn`, whose first
+three columns become `gateway.model.Arrivals`. Per message there is one pass through the loop in `scan`: no object, no
+call but the appends, no clock, no log.
+
+    first byte   0011 dqqr      d DUP, q QoS, r RETAIN
+    length       1 or 2 bytes here (up to 16,383); longer ones go the general way
+    topic        2 + n          looked up with its length in front: raw bytes -> checked string
+    packet id    2              QoS 1
+    properties   1              5.0: the length 0; anything else goes the general way
+    payload      the rest
+
+Invariants:
+- `scan` takes what is certainly well-formed and stops in front of everything else, which `codec` then judges. So it
+  raises nothing, and the two never disagree about what is acceptable.
+- A topic is in `known` only after it has been decoded and checked.
+- `flags` holds the QoS and `model.DUPLICATE`. It never holds `model.RETAINED`: RETAIN on a message *to* the gateway
+  asks for storing a copy; the event itself is fresh.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.model import DUPLICATE
+from gateway.mqtt.wire import encode_text
+
+if TYPE_CHECKING:
+    from gateway.mqtt.packets import Properties
+    from gateway.mqtt.session import Session
+
+MAX_KNOWN_TOPICS = 16_384
+MAX_KNOWN_TOPIC_BYTES = 512
+"""Longer ones are decoded each time, which bounds the memory that strangers can fill."""
+MIN_LIMIT_BYTES = 256
+"""`scan` does not ask whether a packet shorter than 130 bytes is too large."""
+
+
+class Sender(Protocol):
+    """Who sent something. Compared by identity: one connection, never its successor."""
+
+    session: Session | None
+
+    def acknowledge(self, pubacks: list[bytes], pubrecs: list[bytes]) -> None:
+        """Answer messages, in the order given, if the connection is still there."""
+
+    def refuse(self, pubrecs: list[bytes], reason: int) -> None:
+        """Its messages could not be taken: close the connection, if it is still there, so that it offers them again."""
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """What one turn of the loop brought, from all connections, in order of arrival."""
+
+    topics: list[str] = field(default_factory=list)
+    flags: list[int] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+    retained: list[int] = field(default_factory=list)
+    """Indexes of messages with RETAIN, ascending."""
+    properties: dict[int, Properties] = field(default_factory=dict)
+    """By index: the MQTT 5 properties of the few messages that have any."""
+    senders: list[tuple[int, Sender | None]] = field(default_factory=list)
+    """From this index on, who sent it; None for what the gateway itself published for a client (a will)."""
+    pubacks: dict[Sender, list[bytes]] = field(default_factory=dict)
+    """By sender: raw packet ids of its QoS 1 messages, in order of arrival."""
+    pubrecs: dict[Sender, list[bytes]] = field(default_factory=dict)
+    """The same for QoS 2."""
+    wire_bytes: int = 0
+    is_settled: bool = False
+
+    def add(
+        self, topic: str, payload: bytes, *, qos: int, dup: bool = False, retain: bool = False, properties: Properties
+    ) -> None:
+        """Append one message that did not come through `scan`."""
+        if retain:
+            self.retained.append(len(self.topics))
+        if properties:
+            self.properties[len(self.topics)] = properties
+        self.topics.append(topic)
+        self.flags.append(qos | DUPLICATE if dup else qos)
+        self.payloads.append(payload)
+
+
+_RETAIN = 0x100
+_PLAIN: tuple[int, ...] = tuple(
+    {0x30: 0, 0x32: 1, 0x3A: 1 | DUPLICATE, 0x31: _RETAIN, 0x33: 1 | _RETAIN, 0x3B: 1 | DUPLICATE | _RETAIN}.get(
+        first, -1
+    )
+    for first in range(256)
+)
+"""By first byte: the event's flags, or -1 for what is not a QoS 0 or 1 PUBLISH."""
+
+
+def scan(
+    data: bytes, position: int, limit_bytes: int, known: dict[bytes, str], turn: Turn, mids: list[bytes], *, v5: bool
+) -> int:
+    """Take PUBLISH packets for as long as they are whole and plain.
+
+    Args:
+        data: what was received; bytes, since its slices become keys and payloads.
+        position: where a packet begins.
+        limit_bytes: the largest packet accepted, at least `MIN_LIMIT_BYTES`.
+        known: checked topics by their bytes on the wire, length included. See `learn`.
+        turn: gets the messages.
+        mids: gets the raw packet ids of QoS 1 messages.
+        v5: whether a property list stands before the payload.
+
+    Returns:
+        Where it stopped: the end, or a packet that is incomplete, of another kind, with properties, on a topic not yet
+        known, long, or wrong.
+    """
+    plain = _PLAIN
+    topics = turn.topics
+    add_topic, add_flags, add_payload, add_mid = topics.append, turn.flags.append, turn.payloads.append, mids.append
+    # The shortest PUBLISH has five bytes, so that reading up to position + 4 stays within the data.
+    last = len(data) - 5
+    end = len(data)
+    while position <= last:
+        flags = plain[data[position]]
+        if flags < 0:
+            break
+        length = data[position + 1]
+        start = position + 2
+        if length > 0x7F:
+            high = data[start]
+            start += 1
+            if high > 0x7F:
+                break
+            length += (high << 7) - 0x80
+            if length + 3 > limit_bytes:
+                break
+        stop = start + length
+        if stop > end:
+            break
+        split = start + 2 + (data[start] << 8) + data[start + 1]
+        topic = known.get(data[start:split])
+        if topic is None:
+            break
+        if flags & 1:
+            mid = data[split : split + 2]
+            split += 2
+            if split > stop or mid == b"\0\0":
+                break
+            if v5:
+                if split == stop or data[split]:
+                    break
+                split += 1
+            add_mid(mid)
+        else:
+            if v5:
+                if split >= stop or data[split]:
+                    break
+                split += 1
+            if split > stop:
+                break
+        if flags >= _RETAIN:
+            turn.retained.append(len(topics))
+            flags -= _RETAIN
+        add_topic(topic)
+        add_flags(flags)
+        add_payload(data[split:stop])
+        position = stop
+    return position
+
+
+def learn(known: dict[bytes, str], topic: str) -> str:
+    """Let `scan` recognise a checked topic from now on. Returns the string that all its messages share."""
+    if len(topic) > MAX_KNOWN_TOPIC_BYTES:
+        return topic
+    if len(known) >= MAX_KNOWN_TOPICS:
+        known.clear()
+    return known.setdefault(encode_text(topic), topic)

@@ -1,0 +1,139 @@
+"""The tight loop against the general decoder: it may take less, never something else."""
+
+import random
+
+import pytest
+
+from gateway.errors import ProtocolError
+from gateway.model import DUPLICATE
+from gateway.mqtt.codec import decode
+from gateway.mqtt.packets import V5, V311
+from gateway.mqtt.turn import MAX_KNOWN_TOPIC_BYTES, MAX_KNOWN_TOPICS, Turn, learn, scan
+from gateway.mqtt.wire import Body, NeedMore, frame_at
+
+MIB = 1 << 20
+
+
+def known(*topics):
+    found = {}
+    for topic in topics:
+        learn(found, topic)
+    return found
+
+
+def test_plain_messages_become_columns_in_order(wire):
+    """Topic, flags, payload and packet id, each in its column."""
+    data = (
+        wire.publish("a", b"1")
+        + wire.publish("b/c", b"2" * 200, qos=1, mid=258)
+        + wire.publish("a", b"", qos=1, mid=7, dup=True)
+        + wire.publish("a", b"4", retain=True)
+    )
+    turn, mids = Turn(), []
+    assert scan(data, 0, MIB, known("a", "b/c"), turn, mids, v5=False) == len(data)
+    assert turn.topics == ["a", "b/c", "a", "a"]
+    assert turn.payloads == [b"1", b"2" * 200, b"", b"4"]
+    assert turn.flags == [0, 1, 1 | DUPLICATE, 0]
+    assert mids == [b"\1\2", b"\0\7"]
+    assert turn.retained == [3], "RETAIN asks for a copy; the event itself is fresh"
+
+
+def test_topics_are_shared_strings(wire):
+    """One string per topic, however many messages: memory and comparison are cheap."""
+    data = wire.publish("devices/a/climate") * 3
+    turn = Turn()
+    scan(data, 0, MIB, known("devices/a/climate"), turn, [], v5=False)
+    assert turn.topics[0] is turn.topics[1] is turn.topics[2]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"\xc0\x00\x00\x00\x00\x00", "another packet"),
+        (b"\x34\x06\x00\x01a\x00\x01x", "QoS 2"),
+        (b"\x30\x03\x00\x01z", "unknown topic"),
+        (b"\x30\x04\x00\x01a", "incomplete"),
+        (b"\x30", "one byte"),
+        (b"\x32\x05\x00\x01a\x00\x00", "packet id 0"),
+        (b"\x32\x03\x00\x01a\x00\x01\x00", "packet id beyond the end"),
+        (b"\x30\x01\x00\x01a\x00", "topic beyond the end"),
+        (b"\x30\x00\x00\x01a", "no topic at all"),
+        (b"\x30\x80\x80\x01" + bytes(16_384), "long"),
+    ],
+)
+def test_it_stops_in_front_of_whatever_is_not_plain(data, why):
+    """Judging is the codec's business."""
+    turn, mids = Turn(), []
+    assert scan(data, 0, MIB, known("a"), turn, mids, v5=False) == 0, why
+    assert not turn.topics
+    assert not mids
+
+
+def test_it_stops_in_front_of_a_packet_that_is_too_large(wire):
+    """The limit holds in the tight loop too, where it can be broken."""
+    data = wire.publish("a", bytes(300))
+    assert scan(data, 0, 300, known("a"), Turn(), [], v5=False) == 0
+    assert scan(data, 0, len(data), known("a"), Turn(), [], v5=False) == len(data)
+
+
+def test_strangers_fill_only_so_much_of_the_topic_cache():
+    """Bounded in number and in length."""
+    found = {}
+    for number in range(MAX_KNOWN_TOPICS + 10):
+        learn(found, f"t/{number}")
+    assert len(found) <= MAX_KNOWN_TOPICS
+    found.clear()
+    learn(found, "x" * (MAX_KNOWN_TOPIC_BYTES + 1))
+    assert not found
+
+
+def _random_packet(rng, wire, version):
+    v5 = version == V5
+    qos = rng.choice((0, 0, 1, 1, 2))
+    data = bytearray(
+        wire.publish(
+            rng.choice(["a", "b/c", "ü", "", "a/#"]),
+            rng.randbytes(rng.choice((0, 1, 5, 130))),
+            qos=qos,
+            mid=rng.choice((0, 1, 65_535)),
+            v5=v5,
+            retain=rng.random() < 0.2,
+            dup=bool(qos) and rng.random() < 0.2,
+            properties=b"\x01\x01" if v5 and rng.random() < 0.2 else b"",
+        )
+    )
+    if rng.random() < 0.3:
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+def test_what_the_tight_loop_takes_the_general_decoder_takes_the_same_way(seed, wire, version):
+    """Random packets, some of them damaged: no difference in what was understood."""
+    rng = random.Random(seed)
+    topics = known("a", "b/c", "ü")
+    taken = 0
+    for _ in range(20_000):
+        data = _random_packet(rng, wire, version) + rng.randbytes(rng.randint(0, 3))
+        turn, mids = Turn(), []
+        stopped = scan(data, 0, MIB, topics, turn, mids, v5=version == V5)
+        position = 0
+        for index, topic in enumerate(turn.topics):
+            frame = frame_at(data, position, MIB)
+            packet = decode(frame.first, Body(data, frame.start, frame.stop), version)
+            assert (packet.topic, packet.payload) == (topic, turn.payloads[index])
+            assert turn.flags[index] == packet.qos | (DUPLICATE if packet.dup else 0)
+            assert packet.retain == (index in turn.retained)
+            if packet.qos:
+                assert packet.mid == mids.pop(0)
+            position = frame.stop
+            taken += 1
+        assert position == stopped
+        if stopped < len(data):
+            try:
+                frame = frame_at(data, stopped, MIB)
+                if not isinstance(frame, NeedMore):
+                    decode(frame.first, Body(data, frame.start, frame.stop), version)
+            except ProtocolError:
+                pass
+    assert taken > 4_000
