@@ -58,7 +58,7 @@ class RulesStage:
         self._log = store.events
         self._values_of = values_of
         self._ids_of = ids_of
-        self._record = record
+        self.record = record
         self._unsaved_records = 0
         self._much_unsaved = asyncio.Event()
         self._reader = store.reader(self._restore(), durable_only=False)
@@ -93,7 +93,7 @@ class RulesStage:
         decisions += self.engine.start(self._log.elapsed_ns())
         missing = [decision for decision in decisions if decision.id not in logged]
         if missing:
-            self._record(missing)
+            self.record(missing)
 
     async def run(self) -> None:
         """Decide until cancelled."""
@@ -120,7 +120,7 @@ class RulesStage:
     def _say(self, decisions: Sequence[Decision]) -> None:
         if decisions:
             self._unsaved_records += 1
-            self._record(decisions)
+            self.record(decisions)
 
     async def _wait(self) -> None:
         """Until something is appended, or the engine's next deadline."""

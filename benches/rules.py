@@ -1,0 +1,173 @@
+"""What rules cost: an expression beside a function written by hand, and the engine per event.
+
+    python benches/rules.py [--quick]
+
+Fixed seed; every ratio is measured in one run, side by side, best of several rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import random
+import tempfile
+import timeit
+from pathlib import Path
+
+from gateway.model import Batch, Kind, Stamp
+from gateway.rules.engine import Engine
+from gateway.rules.expression import compile_condition
+from gateway.rules.language import load_rules
+
+ROUNDS = 7
+BATCH = 1_000
+
+MATCHING = """
+rules:
+  - id: hot
+    on: devices/{device}/climate
+    when: temperature > 25 and humidity < 60
+    for: 1m
+    stale_after: 5m
+    then: [{notify: {to: oncall, text: "{device} is at {temperature} °C"}}]
+"""
+EACH = """
+rules:
+  - id: each
+    on: devices/{device}/climate
+    when: temperature > 25 and humidity < 60
+    then: [{notify: {to: oncall, text: "hot"}}]
+"""
+THERMOSTAT = """
+thermostats:
+  - id: living
+    mode: heat
+    sensor: {topic: devices/d0/climate, field: temperature}
+    on_below: 20.5
+    off_above: 21.5
+    min_off: 3m
+    stale_after: 10m
+    on_stale: "off"
+    actuator: {topic: devices/d0/heater/set, "on": "ON", "off": "OFF"}
+"""
+
+
+def by_hand(fields, captured):
+    """The same condition as a programmer would write it who trusts every payload."""
+    return fields["temperature"] > 25 and fields["humidity"] < 60
+
+
+def by_hand_tolerant(fields, captured):
+    """And as one would who has met real devices, though NaN and booleans still pass."""
+    temperature = fields.get("temperature")
+    humidity = fields.get("humidity")
+    if temperature is None or humidity is None:
+        return None
+    return temperature > 25 and humidity < 60
+
+
+def best_ns(call, number: int) -> float:
+    """Nanoseconds per call, the best of several rounds."""
+    return min(timeit.repeat(call, number=number, repeat=ROUNDS)) / number * 1e9
+
+
+def expressions(number: int) -> None:
+    """One condition on one payload."""
+    evaluate = compile_condition("temperature > 25 and humidity < 60").evaluate
+    floats = {"temperature": 26.5, "humidity": 41.0, "battery": 97}
+    whole = {"temperature": 26, "humidity": 41, "battery": 97}
+    missing = {"temperature": 26.5}
+    rows = [
+        ("by hand", by_hand, floats),
+        ("by hand, tolerant of missing fields", by_hand_tolerant, floats),
+        ("compiled expression, floats", evaluate, floats),
+        ("compiled expression, whole numbers", evaluate, whole),
+        ("compiled expression, a field is missing", evaluate, missing),
+    ]
+    empty = best_ns(lambda: None, number)
+    reference = 0.0
+    for name, function, fields in rows:
+        cost = best_ns(lambda f=function, p=fields: f(p, p), number) - empty
+        reference = reference or cost
+        print(f"  {name:44} {cost:7.0f} ns   {cost / reference:5.2f} x by hand")
+
+
+def engine_of(*sources: str) -> Engine:
+    """An engine of rules in YAML, one file each."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, f"{number}.yaml") for number in range(len(sources))]
+        for path, source in zip(paths, sources, strict=True):
+            path.write_text(source, encoding="utf-8")
+        return Engine(load_rules(paths))
+
+
+def elsewhere(count: int) -> list[str]:
+    """Files of rules that listen to other topics, a thousand in each."""
+    entries = [
+        f"  - {{id: other-{n}, on: 'plant/{n}/{{part}}/x', when: v > {n}, then: [{{notify: {{to: x, text: y}}}}]}}\n"
+        for n in range(count)
+    ]
+    return ["rules:\n" + "".join(entries[start : start + 1_000]) for start in range(0, count, 1_000)]
+
+
+def batches(rng: random.Random, topics: int, count: int) -> list[Batch]:
+    """Cool readings in batches, each a millisecond after the one before."""
+    result = []
+    for index in range(count):
+        names = [f"devices/d{rng.randrange(topics)}/climate" for _ in range(BATCH)]
+        values = [{"temperature": rng.uniform(15, 24), "humidity": rng.uniform(30, 90)} for _ in names]
+        stamp = Stamp(0, 0, index * 1_000_000, bytes(16), True)
+        result.append(
+            Batch(
+                kind=Kind.EVENTS,
+                stamp=stamp,
+                topics=names,
+                formats=[1] * BATCH,
+                flags=[1] * BATCH,
+                payloads=[b""] * BATCH,
+                values=values,
+                seq=index * BATCH,
+            )
+        )
+    return result
+
+
+def engines(count: int) -> None:
+    """Events through the engine: µs per event, by the number of rules loaded and matching."""
+    rng = random.Random(7)
+    load = batches(rng, 50, count)
+    another = EACH.split("rules:\n")[1]
+    rows = [
+        ("no rule matches (1 loaded)", [EACH.replace("devices/", "other/")]),
+        ("1 rule matches, 1 loaded", [MATCHING]),
+        ("1 rule matches, 100 loaded", [MATCHING, *elsewhere(99)]),
+        ("1 rule matches, 10,000 loaded", [MATCHING, *elsewhere(9_999)]),
+        ("10 rules match, 10 loaded", [EACH + "".join(another.replace("each", f"each-{n}") for n in range(9))]),
+        ("1 thermostat, every 50th event is its sensor's", [THERMOSTAT]),
+    ]
+    for name, sources in rows:
+        engine = engine_of(*sources)
+
+        def live(engine: Engine = engine) -> None:
+            for batch in load:
+                engine.run(batch)
+
+        live()  # topics are routed once
+        cost = min(timeit.repeat(live, number=1, repeat=ROUNDS)) / (count * BATCH) * 1e6
+        print(f"  {name:48} {cost:6.3f} µs/event")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work")
+    share = 10 if parser.parse_args().quick else 1
+    print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}")
+    print("condition `temperature > 25 and humidity < 60`:")
+    expressions(500_000 // share)
+    print(f"engine, batches of {BATCH:,}, 50 devices:")
+    engines(100 // share)
+
+
+if __name__ == "__main__":
+    main()

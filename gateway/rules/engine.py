@@ -1,0 +1,273 @@
+"""The engine: records and the passing of time in, decisions and the next deadline out. It reads no clock.
+
+Time is the log's own (`Stamp.elapsed_ns`). A deadline that lies at or before a record's time fires before the record,
+and is decided at *its own* time; when a tick happens to come does therefore not show in any decision, and replaying
+the log gives the same decisions, with the same ids, as living through it did (L12).
+
+Invariants:
+- `tick(t)` is a promise that no record stamped before t will follow. The caller that stamps arrivals can give it.
+- A record that is not fresh (retained, marked as a duplicate, replayed) triggers nothing and breaks no silence (L9).
+- The engine's state is its machines. `snapshot` holds all of it, and nothing that a tick left behind.
+- Per rule at most `max_keys` machines; idle ones go first, an active one runs its `finally`. Counted.
+- A record whose topic concerns no rule costs one look into a dict, bounded at `max_topics` (L13).
+
+What it must never do: act. Decisions are values; they are logged before anybody carries them out (L1).
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+from gateway.model import DERIVED, HOPS_SHIFT, NOT_FRESH, Batch, Command, Decision, Event, Kind
+from gateway.rules.compiled import Rule, RuleSet, Thermostat
+from gateway.rules.machine import FAR, RuleMachine, Status, ThermostatMachine
+from gateway.rules.routing import Routes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_VERSION = 1
+_AnyMachine: TypeAlias = RuleMachine | ThermostatMachine
+_Handlers: TypeAlias = "tuple[tuple[_AnyMachine, dict[str, str]], ...]"
+
+
+class Engine:
+    """Runs one rule set.
+
+    Attributes:
+        evicted_keys: machines given up to make room, since this engine was made.
+    """
+
+    def __init__(self, ruleset: RuleSet, *, max_keys: int = 10_000, max_topics: int = 50_000) -> None:
+        """Args: max_keys: per rule. max_topics: how many topics' routes are remembered."""
+        self.ruleset = ruleset
+        self.evicted_keys = 0
+        self._max_keys = max(max_keys, 1)
+        self._max_topics = max_topics
+        self._owners: tuple[Rule | Thermostat, ...] = ruleset.everyone
+        self._routes = Routes((owner.on, rank) for rank, owner in enumerate(self._owners))
+        self._machines: list[dict[str, _AnyMachine]] = [{} for _ in self._owners]
+        self._handlers: dict[str, _Handlers] = {}
+        self._queue: list[tuple[int, int, str]] = []
+        """Heap of (deadline, rank of the rule, key). Only an entry that its machine's `queued_ns` names is alive."""
+        for rank, owner in enumerate(self._owners):
+            if isinstance(owner, Thermostat):
+                self._machines[rank][""] = ThermostatMachine(owner, rank, "")
+
+    def run(self, batch: Batch) -> list[Decision]:
+        """What a batch of records leads to, with the deadlines that lie before it.
+
+        Args:
+            batch: in the log's order, `values` filled in. Kinds other than EVENTS are passed over.
+
+        Returns:
+            Decisions in the order in which they were taken.
+        """
+        out: list[Decision] = []
+        if batch.kind is not Kind.EVENTS:
+            return out
+        assert batch.values is not None, "rules see decoded records"
+        now_ns = batch.stamp.elapsed_ns
+        self._advance(now_ns, out)
+        known = self._handlers
+        seq = batch.seq - 1
+        for topic, flags, value in zip(batch.topics, batch.flags, batch.values, strict=True):
+            seq += 1
+            handlers = known.get(topic)
+            if handlers == ():
+                continue
+            if flags & NOT_FRESH:
+                continue
+            if handlers is None:
+                handlers = self._route(topic, now_ns, out)
+            fields = value if value.__class__ is dict else {"value": value}
+            hops = flags >> HOPS_SHIFT if flags & DERIVED else 0
+            for machine, captured in handlers:
+                machine.event(fields, captured, hops, seq, now_ns, out)
+                if machine.due_ns < machine.queued_ns:
+                    self._queue_up(machine)
+        return out
+
+    def step(self, event: Event) -> list[Decision]:
+        """The same for one event."""
+        return self.run(
+            Batch(
+                kind=Kind.EVENTS,
+                stamp=event.stamp,
+                topics=[event.topic],
+                formats=[0],
+                flags=[event.flags],
+                payloads=[event.payload],
+                values=[event.value],
+                seq=event.seq,
+            )
+        )
+
+    def tick(self, elapsed_ns: int) -> list[Decision]:
+        """Fire every deadline up to a time, each at its own. See the promise that this is."""
+        out: list[Decision] = []
+        self._advance(elapsed_ns, out)
+        return out
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When `tick` has something to do, on the log's clock; None: never, as things stand."""
+        queue = self._queue
+        while queue:
+            due_ns, rank, key = queue[0]
+            machine = self._machines[rank].get(key)
+            if machine is not None and machine.queued_ns == due_ns == machine.due_ns:
+                return due_ns
+            heapq.heappop(queue)
+            if machine is not None and machine.queued_ns == due_ns:
+                machine.queued_ns = FAR
+                self._queue_up(machine)
+        return None
+
+    def start(self, elapsed_ns: int) -> list[Decision]:
+        """What to say once when a process has caught up with its log: deadlines first, then every actuator's wish.
+
+        A device may have missed a command, or been switched by hand, while nobody was there. Nothing of this changes
+        the engine's state, so that a log lived through in one piece or in many gives the same one.
+        """
+        out = self.tick(elapsed_ns)
+        said: set[str] = set()
+        wishes = [(machine, *machine.assertion()) for machines in self._machines for machine in machines.values()]
+        idle = [
+            (rule.id, [plan.render({}, {}, 0) for plan in rule.releases if plan.constant])
+            for rule in self.ruleset.rules
+        ]
+        named = [(machine.owner, machine.key, commands, why) for machine, commands, why in wishes]
+        named += [(owner, "", commands, "at the start nobody knows what the actuator does") for owner, commands in idle]
+        for owner, key, commands, why in named:
+            for command in commands:
+                if command.topic not in said:
+                    said.add(command.topic)
+                    name = f"{owner}/{key}/{elapsed_ns}/start-{len(said)}"
+                    out.append(Decision(name, owner, key, command, elapsed_ns, None, why))
+        return out
+
+    def safe_commands(self) -> dict[str, Command]:
+        """Topic to the command that puts the actuator there into its safe state, for all that may be on now."""
+        everyone = (machine for machines in self._machines for machine in machines.values())
+        return {command.topic: command for machine in everyone for command in machine.safe()}
+
+    def status(self, elapsed_ns: int, *, limit: int = 1_000) -> list[Status]:
+        """Where the rules stand at a time, active and pending ones first; at most `limit` machines."""
+        everyone = [machine.status(elapsed_ns) for machines in self._machines for machine in machines.values()]
+        quiet = {"inactive", "unknown"}
+        return sorted(everyone, key=lambda status: status.phase in quiet)[:limit]
+
+    def firings(self) -> dict[str, int]:
+        """Rule id to how often it has fired, over all keys that are still known."""
+        pairs = zip(self._owners, self._machines, strict=True)
+        return {owner.id: sum(machine.firings for machine in machines.values()) for owner, machines in pairs}
+
+    @property
+    def loops_cut(self) -> int:
+        """Derived events not emitted because too many rules already stood behind them, since this engine was made."""
+        return sum(machine.loops_cut for machines in self._machines for machine in machines.values())
+
+    def snapshot(self) -> bytes:
+        """The whole state, by rule id and fingerprint."""
+        rules = {
+            owner.id: [owner.fingerprint, {key: machine.dump() for key, machine in machines.items()}]
+            for owner, machines in zip(self._owners, self._machines, strict=True)
+        }
+        return msgspec.msgpack.encode([_VERSION, rules])
+
+    def restore(self, snapshot: bytes) -> list[str]:
+        """Take up the state of an earlier engine, for rules that are still the same.
+
+        Args:
+            snapshot: what `snapshot` gave, of this or another rule set.
+
+        Returns:
+            One sentence for each rule whose state was dropped. A snapshot that cannot be read is one such sentence.
+        """
+        try:
+            version, rules = msgspec.msgpack.decode(snapshot, type=tuple[int, dict[str, tuple[str, dict[str, Any]]]])
+        except msgspec.DecodeError as error:
+            return [f"all state is dropped: the snapshot cannot be read ({error})"]
+        if version != _VERSION:
+            return [f"all state is dropped: the snapshot has version {version}, not {_VERSION}"]
+        dropped = []
+        ranks = {owner.id: rank for rank, owner in enumerate(self._owners)}
+        for name, (fingerprint, states) in rules.items():
+            rank = ranks.get(name)
+            if rank is None:
+                dropped.append(f"{name}: its state is dropped, there is no such rule any more")
+            elif self._owners[rank].fingerprint != fingerprint:
+                dropped.append(f"{name}: its state is dropped, the rule has changed")
+            else:
+                self._load(rank, states)
+        return dropped
+
+    def _load(self, rank: int, states: dict[str, Any]) -> None:
+        for key, state in states.items():
+            machine = self._machine(rank, key)
+            machine.load(state)
+            self._queue_up(machine)
+
+    def _advance(self, until_ns: int, out: list[Decision]) -> None:
+        queue = self._queue
+        while queue and queue[0][0] <= until_ns:
+            due_ns, rank, key = heapq.heappop(queue)
+            machine = self._machines[rank].get(key)
+            if machine is None or machine.queued_ns != due_ns:
+                continue
+            machine.queued_ns = FAR
+            if machine.due_ns <= due_ns:
+                machine.wake(due_ns, out)
+            self._queue_up(machine)
+
+    def _queue_up(self, machine: _AnyMachine) -> None:
+        if machine.due_ns < machine.queued_ns:
+            machine.queued_ns = machine.due_ns
+            heapq.heappush(self._queue, (machine.due_ns, machine.rank, machine.key))
+
+    def _route(self, topic: str, now_ns: int, out: list[Decision]) -> _Handlers:
+        """Find, remember and return who is concerned by a topic."""
+        found = []
+        for rank, captured in self._routes.match(topic):
+            key = _key(captured.values())
+            if key not in self._machines[rank] and len(self._machines[rank]) >= self._max_keys:
+                self._make_room(rank, now_ns, out)
+            found.append((self._machine(rank, key), {"topic": topic, **captured}))
+        if len(self._handlers) >= self._max_topics:
+            self._handlers.clear()
+        handlers = self._handlers[topic] = tuple(found)
+        return handlers
+
+    def _machine(self, rank: int, key: str) -> _AnyMachine:
+        machines = self._machines[rank]
+        if key not in machines:
+            owner = self._owners[rank]
+            assert isinstance(owner, Rule), "a thermostat's machine is made with the engine"
+            machines[key] = RuleMachine(owner, rank, key)
+        return machines[key]
+
+    def _make_room(self, rank: int, now_ns: int, out: list[Decision]) -> None:
+        """Give up the sixteenth of a rule's machines that has been quiet for longest."""
+        machines = self._machines[rank]
+        oldest = sorted(
+            (machine.phase, machine.seen_ns, key, machine)
+            for key, machine in machines.items()
+            if isinstance(machine, RuleMachine)
+        )
+        for _, _, key, machine in oldest[: max(len(machines) // 16, 1)]:
+            machine.forget(now_ns, out)
+            del machines[key]
+            self.evicted_keys += 1
+        self._handlers.clear()  # it refers to the machines that have gone
+
+
+def _key(levels: Iterable[str]) -> str:
+    """Captured levels joined by commas; a comma or percent sign within one is written as in a URL."""
+    parts = list(levels)
+    if len(parts) == 1:
+        return parts[0]
+    return ",".join(part.replace("%", "%25").replace(",", "%2C") for part in parts)

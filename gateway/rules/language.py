@@ -1,0 +1,102 @@
+"""Rule files to a `RuleSet`: the language of `docs/rules.md`.
+
+    rules:         id, on, when, for, until, stale_after, then, finally        -> `rule_reader`
+    thermostats:   id, mode, sensor, thresholds, times, on_stale, actuator     -> `thermostat_reader`
+
+Every problem of every file is told at once, each at its place; a set with one problem is no set. What a reload keeps is
+decided by fingerprints: a rule whose text is the same, wherever in whatever file it now stands, keeps its state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.config.document import Mark, Problems, parse_file, plain
+from gateway.config.section import Section
+from gateway.rules import checks
+from gateway.rules.compiled import Rule, RuleSet, Thermostat
+from gateway.rules.rule_reader import read_rule
+from gateway.rules.thermostat_reader import read_thermostat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from gateway.config.document import Node
+
+
+def load_rules(paths: Sequence[Path]) -> RuleSet:
+    """Read, compile and check rule files as one set.
+
+    Args:
+        paths: the files, in the order in which their rules are to be asked.
+
+    Returns:
+        The set, with its warnings.
+
+    Raises:
+        ConfigError: with every problem of every file.
+    """
+    problems = Problems()
+    files = _Files(problems)
+    for path in paths:
+        files.read(path)
+    for rule, message in checks.loops(files.rules):
+        problems.add(files.marks[rule.id], message)
+    problems.raise_if_any()
+    everyone: list[Rule | Thermostat] = [*files.rules, *files.thermostats]
+    return RuleSet(
+        rules=tuple(files.rules),
+        thermostats=tuple(files.thermostats),
+        warnings=(*files.warnings, *checks.shared_actuators(everyone)),
+        actuators=checks.actuator_limits(files.rules, files.thermostats),
+        recipients=checks.recipients(files.rules, files.thermostats),
+    )
+
+
+class _Files:
+    """What the files read so far hold."""
+
+    def __init__(self, problems: Problems) -> None:
+        self.rules: list[Rule] = []
+        self.thermostats: list[Thermostat] = []
+        self.warnings: list[str] = []
+        self.marks: dict[str, Mark] = {}
+        self._problems = problems
+
+    def read(self, path: Path) -> None:
+        node = parse_file(path, self._problems)
+        if node is None:
+            return
+        top = Section(node, self._problems, Mark(str(path), 1, 1))
+        for entry in top.each("rules"):
+            section = Section(entry, self._problems, top.at("rules"))
+            rule = read_rule(section, _fingerprint(entry), self.warnings)
+            if self._is_new(section) and rule is not None:
+                self.rules.append(rule)
+        for entry in top.each("thermostats"):
+            section = Section(entry, self._problems, top.at("thermostats"))
+            thermostat = read_thermostat(section, _fingerprint(entry))
+            if self._is_new(section) and thermostat is not None:
+                self.thermostats.append(thermostat)
+        top.done()
+
+    def _is_new(self, section: Section) -> bool:
+        """Whether no rule of this id has been read before. The id itself has been judged by its reader."""
+        node = section.node("id")
+        name = None if node is None else plain(node)
+        if not isinstance(name, str):
+            return False
+        if name in self.marks:
+            self._problems.add(section.at("id"), f"`{name}` is the id of another rule, at {self.marks[name]}")
+            return False
+        self.marks[name] = section.at("id")
+        return True
+
+
+def _fingerprint(node: Node) -> str:
+    """Of what a rule says, not of where or how it is written."""
+    return hashlib.sha256(msgspec.json.encode(plain(node), order="sorted")).hexdigest()[:16]
