@@ -1,4 +1,4 @@
-"""A load of QoS 1 publishes from many connections, each with a window: literal MQTT 3.1.1 bytes, made before the clock starts."""
+"""A load of QoS 1 publishes from many connections, each with a window. Literal MQTT 3.1.1 bytes, made beforehand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _text(value: bytes) -> bytes:
 
 
 class Connection:
-    """One device: at most `window` publishes without their acknowledgement, in two halves so that the pipe stays full."""
+    """One device: at most `window` publishes without acknowledgement, in two halves so that the pipe stays full."""
 
     def __init__(self, port: int, number: int, count: int, window: int) -> None:
         topic = _text(b"devices/dev-%d/climate" % number)

@@ -165,7 +165,8 @@ class _NotANumber(_Stage):
             name: math.nan if isinstance(value, float) and name not in _NOT_MEASURED else value
             for name, value in message.fields.items()
         }
-        counts[self.name] += any(fields[name] is not message.fields[name] for name in fields)
+        if any(fields[name] is not message.fields[name] for name in fields):
+            counts[self.name] += 1
         return [message._replace(fields=fields)]
 
 
@@ -254,7 +255,8 @@ class _Reorder(_Stage):
         held = self._held.pop(message.device, None)
         if held is not None:
             # Two copies of one message change places without anyone seeing it: nothing was reordered.
-            counts[self.name] += held.seq != message.seq
+            if held.seq != message.seq:
+                counts[self.name] += 1
             return [message, held]
         if strikes:
             self._held[message.device] = message

@@ -193,8 +193,8 @@ class _Demo:
         """Until every sink has everything: the uplink is back, and devices have stopped."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
-                while any(sink.pending for sink in gateway.status().sinks):
-                    await asyncio.sleep(0.05)  # noqa: ASYNC110 - a cursor is no event that could be waited for
+                while any(sink.pending for sink in gateway.status().sinks):  # noqa: ASYNC110 - cursors are no event
+                    await asyncio.sleep(0.05)
 
     def _conclude(self, gateway: Gateway, fleet: Fleet) -> list[str]:
         state = self._state(gateway, fleet, self._total_s, gateway.status())

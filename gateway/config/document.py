@@ -6,12 +6,15 @@ operator sees every problem at once. Shared by the configuration and by the rule
 
 Invariants:
 - Only `true`, `false`, `null`, decimal numbers, `.inf` and `.nan` are anything but strings (see `scalars`).
-- Duplicate keys, aliases, tags and a second document are problems, never surprises.
+- Duplicate keys, anchors, aliases, tags and a second document are problems, never surprises.
 - Size, depth and number of values are bounded before anything is built: no file can exhaust the machine.
+- Whatever the bytes, `parse_file` gives a tree or a problem. It raises nothing.
+- A problem is one line of printable characters, so that no file can write to the terminal or forge a log line.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 50
 MAX_NODES = 50_000
+_SHOWN_CHARACTERS = 80
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Mark(NamedTuple):
@@ -46,6 +51,8 @@ class Scalar:
 
     value: str | bool | int | float | None
     mark: Mark
+    raw: str = ""
+    """As it stands in the file. Messages show this, never `value`: that may hold a secret from the environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +80,17 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: list[tuple[Mark, str]] = []
+        self._settled: set[Mark] = set()
 
     def add(self, mark: Mark, message: str) -> None:
         """Note one problem."""
-        self._found.append((mark, message))
+        if mark not in self._settled:
+            self._found.append((mark, _printable(message)))
+
+    def settle(self, mark: Mark, message: str) -> None:
+        """Note a problem that leaves a value unknown: what else seems wrong with it only follows from that."""
+        self.add(mark, message)
+        self._settled.add(mark)
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -102,19 +116,25 @@ def parse(text: str, path: str, problems: Problems) -> Node | None:
         problems.add(start, f"larger than {MAX_BYTES} bytes")
         return None
     try:
-        return _Builder(path, problems).document(yaml.parse(text, Loader=yaml.SafeLoader))
-    except yaml.MarkedYAMLError as error:
-        problems.add(_mark(path, error.problem_mark or error.context_mark), _sentence(error))
+        loader = yaml.SafeLoader(text)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
-        problems.add(
-            Mark(path, line, column), f"a character that YAML does not allow: U+{ord(str(error.character)):04X}"
-        )
+        problems.add(Mark(path, line, column), f"a character that YAML does not allow: U+{int(error.character):04X}")
+        return None
+    try:
+        return _Builder(path, problems).document(_events(loader))
+    except yaml.MarkedYAMLError as error:
+        problems.add(_mark(path, error.problem_mark or error.context_mark), _sentence(error))
     except _GaveUpError as error:
         problems.add(error.mark, str(error))
     except RecursionError:
         problems.add(start, f"nested deeper than {MAX_DEPTH} levels")
+    except (ValueError, OverflowError):
+        # PyYAML's scanner lets these through from chr() and int(): an escape or a version number out of all range.
+        problems.add(_mark(path, loader.get_mark()), "not valid YAML: a number that is out of range")
+    finally:
+        loader.dispose()
     return None
 
 
@@ -133,8 +153,8 @@ def parse_file(path: Path, problems: Problems) -> Node | None:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - data.rfind(b"\n", 0, error.start)
+        before = data[: error.start].decode("utf-8-sig")
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         problems.add(Mark(str(path), line, column), "not UTF-8; save the file as UTF-8")
         return None
     return parse(text, str(path), problems)
@@ -149,12 +169,22 @@ def plain(node: Node) -> object:
     return node.value
 
 
+def cut(text: str, most: int = _SHOWN_CHARACTERS) -> str:
+    """A value from a file, short enough for a message: at most so many characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 class _GaveUpError(Exception):
     """The document is refused as a whole."""
 
     def __init__(self, mark: Mark, message: str) -> None:
         super().__init__(message)
         self.mark = mark
+
+
+def _events(loader: yaml.SafeLoader) -> Iterator[yaml.Event]:
+    while loader.check_event():
+        yield loader.get_event()  # type: ignore[no-untyped-call] # the stubs leave it bare
 
 
 class _Builder:
@@ -164,6 +194,8 @@ class _Builder:
         self._path = path
         self._problems = problems
         self._nodes = 0
+        self._is_whole = True
+        """Whether the tree holds every value that the file means."""
 
     def document(self, stream: Iterator[yaml.Event]) -> Node | None:
         found: Node | None = None
@@ -176,9 +208,10 @@ class _Builder:
             elif isinstance(event, yaml.NodeEvent):
                 found = self._node(event, stream, 0)
         if found is None or (isinstance(found, Scalar) and found.value is None):
-            self._problems.add(Mark(self._path, 1, 1), "the file is empty")
+            if self._is_whole:
+                self._problems.add(Mark(self._path, 1, 1), "the file is empty")
             return None
-        return found
+        return found if self._is_whole else None
 
     def _node(self, event: yaml.Event, stream: Iterator[yaml.Event], depth: int) -> Node:
         mark = self._at(event)
@@ -188,19 +221,30 @@ class _Builder:
         if depth > MAX_DEPTH:
             raise _GaveUpError(mark, f"nested deeper than {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
-            raise _GaveUpError(mark, f"an alias (*{event.anchor}); write the value out")
+            return self._missing(mark, f"an alias (*{cut(str(event.anchor))}); write the value out")
+        if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
+            self._problems.add(mark, f"an anchor (&{cut(event.anchor)}); write the value out wherever it is meant")
         tag = getattr(event, "tag", None)
         if tag is not None and tag != "!":
-            self._problems.add(mark, f"a tag ({tag}); plain values only")
+            self._problems.add(mark, f"a tag ({cut(tag)}); plain values only")
+            self._is_whole = False
         if isinstance(event, yaml.ScalarEvent):
+            if _SURROGATE.search(event.value):
+                return self._missing(mark, "an escape that stands for half a character (U+D800 to U+DFFF)")
             is_plain = event.style is None and event.tag is None
-            return Scalar(plain_scalar(event.value) if is_plain else event.value, mark)
+            return Scalar(plain_scalar(event.value) if is_plain else event.value, mark, event.value)
         if isinstance(event, yaml.SequenceStartEvent):
             items = []
             while not isinstance(item := next(stream), yaml.SequenceEndEvent):
                 items.append(self._node(item, stream, depth + 1))
             return Sequence(tuple(items), mark)
         return self._mapping(mark, stream, depth)
+
+    def _missing(self, mark: Mark, message: str) -> Scalar:
+        """A value that cannot be had. The rest is still read for its problems, but there will be no tree."""
+        self._problems.add(mark, message)
+        self._is_whole = False
+        return Scalar(None, mark)
 
     def _mapping(self, mark: Mark, stream: Iterator[yaml.Event], depth: int) -> Mapping:
         items: dict[str, Node] = {}
@@ -213,7 +257,7 @@ class _Builder:
                 continue
             key = event.value
             if key in items:
-                self._problems.add(key_node.mark, f"`{key}` stands twice; first in line {marks[key].line}")
+                self._problems.add(key_node.mark, f"`{cut(key)}` stands twice; first in line {marks[key].line}")
                 continue
             items[key] = value
             marks[key] = key_node.mark
@@ -225,6 +269,12 @@ class _Builder:
 
 def _mark(path: str, mark: yaml.error.Mark | yaml._yaml.Mark | None) -> Mark:
     return Mark(path, mark.line + 1, mark.column + 1) if mark is not None else Mark(path, 1, 1)
+
+
+def _printable(message: str) -> str:
+    if message.isprintable():
+        return message
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
 
 
 def _sentence(error: yaml.MarkedYAMLError) -> str:

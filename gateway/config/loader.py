@@ -1,47 +1,40 @@
-"""The configuration file, as `Settings`: all of its problems in one go, before anything has started."""
+"""The configuration file, as `Settings`: all of its problems in one go, before anything has started.
+
+The one module of the gateway that reads the environment. Rule files are found here; what stands in them is for
+`gateway.rules.language`.
+"""
 
 from __future__ import annotations
 
-import re
-import stat
+import glob
+import os
+import zoneinfo
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from gateway.config.document import Mark, Node, Problems, Scalar, parse_file
+from gateway.config import environment
+from gateway.config.conflicts import note_conflicts
+from gateway.config.document import Mapping, Mark, Problems, Scalar, cut, parse_file
+from gateway.config.ingest import read_topics
+from gateway.config.mqtt import read_mqtt
 from gateway.config.section import Section, did_you_mean
-from gateway.config.settings import (
-    ActSettings,
-    ConnectSettings,
-    Credentials,
-    HttpSettings,
-    ListenSettings,
-    LogSettings,
-    Settings,
-    TopicSettings,
-    WebhookSettings,
-)
+from gateway.config.settings import KIB, MIB, ActSettings, HttpSettings, LogSettings, Settings, WebhookSettings
 from gateway.config.sinks import NAME_PATTERN, read_sinks
 from gateway.config.values import (
     HTTP_PORTS,
-    MQTT_PORTS,
+    Address,
     Context,
-    as_section,
+    check_permissions,
+    cut_path,
     read_address,
-    read_credentials,
-    read_tls,
+    split_host_port,
 )
-from gateway.model import Format
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _ID_PATTERN = r"[A-Za-z0-9_.:-]{1,64}"
-_FORMATS = {each.name.lower(): each for each in Format}
-_NOT_YET = ("msgpack", "cbor")
-_SMALLEST_SEGMENT_BYTES = 64 * 1024
-_CAPTURE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
+_SMALLEST_SEGMENT_BYTES = 64 * KIB
+_LARGEST_SEGMENT_BYTES = 1024 * MIB
+_SMALLEST_DEAD_LETTERS_BYTES = 4 * _SMALLEST_SEGMENT_BYTES
+_LONGEST_SYNC_S = 60.0
 _TEST_SUFFIX = ".test.yaml"
 
 
@@ -58,41 +51,55 @@ def load(path: Path) -> Loaded:
     """Read a configuration file and everything that it refers to, but for the contents of rule files.
 
     Raises:
-        ConfigError: with every problem as `path:line:column: message`.
+        ConfigError: with every problem as `path:line:column: message`. Anything else is a bug.
     """
     problems = Problems()
-    context = Context(path.resolve().parent, [])
     start = Mark(str(path), 1, 1)
     tree = parse_file(path, problems)
     if tree is None:
         problems.raise_if_any()
-    _check_permissions(path, start, problems)
-    root = Section(tree, problems, start)
+    if not isinstance(tree, Mapping):
+        problems.add(start, "a configuration is a mapping (gateway: ..., mqtt: ..., ingest: ...), nothing else")
+        problems.raise_if_any()
+    assert isinstance(tree, Mapping), "everything else has been raised"
+    _check_writers(path, start, problems)
+    context = Context(_directory(path))
+    root = Section(environment.resolve(tree, os.environ, problems), problems, start)
     settings = _read(context, root, path)
     root.done()
+    note_conflicts(context, problems)
     problems.raise_if_any()
-    return Loaded(settings, tuple(context.warnings))
+    return Loaded(settings, tuple(context.warnings.lines()))
 
 
-def _check_permissions(path: Path, start: Mark, problems: Problems) -> None:
-    if path.stat().st_mode & stat.S_IWOTH:
-        problems.add(start, f"anyone on this machine can write this file; chmod o-w {path}")
+def _directory(path: Path) -> Path:
+    """Where relative paths begin: beside the file, and where the file really lies if the name is a link."""
+    return path.resolve().parent
+
+
+def _check_writers(path: Path, mark: Mark, problems: Problems) -> None:
+    try:
+        check_permissions(path, path.stat().st_mode, mark, problems)
+    except OSError as error:
+        problems.add(mark, f"cannot be read: {error.strerror}")
 
 
 def _read(context: Context, root: Section, path: Path) -> Settings:
     gateway = root.section("gateway", required=True) or Section(None, Problems(), root.mark)
-    listen, connect = _read_mqtt(context, root)
+    context.gateway_id = gateway.text("id", required=True, pattern=_ID_PATTERN)
+    listen, connect = read_mqtt(context, root)
+    topics = read_topics(context, root, listen)
     settings = Settings(
-        gateway_id=gateway.text("id", required=True, pattern=_ID_PATTERN),
+        gateway_id=context.gateway_id,
         data_dir=_read_data_dir(context, gateway),
         timezone=_read_timezone(gateway),
         listen=listen,
         connect=connect,
-        topics=_read_topics(root),
+        topics=topics,
         log=_read_log(root),
         rules=_read_rules(context, root),
-        forward=read_sinks(context, root),
-        notify=_read_notify(context, root),
+        forward=read_sinks(context, root, topics),
+        notify=_read_notify(root),
         http=_read_http(context, root),
         act=_read_act(root),
         path=path,
@@ -102,151 +109,23 @@ def _read(context: Context, root: Section, path: Path) -> Settings:
 
 
 def _read_data_dir(context: Context, gateway: Section) -> Path:
-    text = context.text(gateway, "data_dir", "./data")
-    if ".." in Path(text).parts:
-        gateway.problems.add(gateway.at("data_dir"), "`data_dir` holds `..`; write the path out")
-    return context.path(text)
+    node = gateway.node("data_dir")
+    if isinstance(node, Scalar) and ".." in Path(str(node.value)).parts:
+        gateway.problems.add(node.mark, "`data_dir` holds `..`; write the path out")
+    path = context.path(gateway, "data_dir", "./data")
+    if path is not None and path.is_file():
+        gateway.problems.add(gateway.at("data_dir"), f"{cut_path(path)} is a file")
+    return path or context.base
 
 
 def _read_timezone(gateway: Section) -> str:
     name = gateway.text("timezone", "UTC")
     try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        gateway.problems.add(gateway.at("timezone"), f"no time zone named `{name}`; write it like Europe/Berlin")
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        hint = did_you_mean(name, sorted(zoneinfo.available_timezones())) or "; write it like Europe/Berlin"
+        gateway.problems.add(gateway.at("timezone"), f"no time zone is named `{cut(name)}`{hint}")
     return name
-
-
-def _read_mqtt(context: Context, root: Section) -> tuple[ListenSettings | None, ConnectSettings | None]:
-    mqtt = root.section("mqtt", required=True)
-    if mqtt is None:
-        return None, None
-    listen = _read_listen(context, mqtt) if mqtt.has("listen") else None
-    connect = _read_connect(context, mqtt) if mqtt.has("connect") else None
-    if not mqtt.has("listen") and not mqtt.has("connect"):
-        root.problems.add(mqtt.mark, "neither `listen` nor `connect`: no event could ever arrive")
-    mqtt.done()
-    return listen, connect
-
-
-def _read_listen(context: Context, mqtt: Section) -> ListenSettings | None:
-    section, key = as_section(mqtt, "listen", "url")
-    text = context.text(section, key, required=True)
-    address = read_address(text, section, key, MQTT_PORTS) if text else None
-    mark = section.at(key)
-    if section is mqtt:
-        if address is not None and address.scheme == "mqtts":
-            mqtt.problems.add(mark, "mqtts:// needs `listen:` as a mapping with `url` and `tls`")
-        return ListenSettings(host=address.host, port=address.port) if address is not None else None
-    secure = address is not None and address.scheme == "mqtts"
-    default = ListenSettings()
-    listen = ListenSettings(
-        host=address.host if address else default.host,
-        port=address.port if address else default.port,
-        tls=read_tls(context, section, wanted=secure, server=True, where=mark),
-        users=tuple(_read_users(context, section)),
-        max_packet_bytes=section.size_bytes("max_packet", default.max_packet_bytes) or default.max_packet_bytes,
-        max_connections=section.integer("max_connections", default.max_connections, least=1) or 1,
-        max_queued_messages=section.integer("max_queued_messages", default.max_queued_messages, least=1) or 1,
-        max_unsettled_bytes=section.size_bytes("max_unsettled", default.max_unsettled_bytes) or 1,
-        session_expiry_max_s=int(section.duration_s("session_expiry_max", default.session_expiry_max_s) or 0),
-        connect_timeout_s=section.duration_s("connect_timeout", default.connect_timeout_s) or 1.0,
-    )
-    section.done()
-    return listen
-
-
-def _read_users(context: Context, section: Section) -> Iterator[Credentials]:
-    seen: set[str] = set()
-    for node in section.each("users"):
-        user = Section(node, section.problems, node.mark)
-        name = user.text("username", required=True)
-        if name in seen:
-            section.problems.add(node.mark, f"user `{name}` stands twice")
-        seen.add(name)
-        password = context.secret(user, "password")
-        if not user.has("password") and not user.has("password_file"):
-            section.problems.add(node.mark, f"user `{name}` has no password")
-        user.done()
-        yield Credentials(username=name, password=password)
-
-
-def _read_connect(context: Context, mqtt: Section) -> ConnectSettings | None:
-    section, key = as_section(mqtt, "connect", "url")
-    text = context.text(section, key, required=True)
-    address = read_address(text, section, key, MQTT_PORTS) if text else None
-    mark = section.at(key)
-    nested = section is not mqtt
-    below = section if nested else Section(None, mqtt.problems, mark)
-    secure = address is not None and address.scheme == "mqtts"
-    default = ConnectSettings(host="", port=0)
-    connect = ConnectSettings(
-        host=address.host if address else "",
-        port=address.port if address else 0,
-        tls=read_tls(context, below, wanted=secure, server=False, where=mark),
-        credentials=read_credentials(context, below, address, mark),
-        client_id=below.text("client_id"),
-        keepalive_s=int(below.duration_s("keepalive", default.keepalive_s) or default.keepalive_s),
-        session_expiry_s=int(below.duration_s("session_expiry", default.session_expiry_s) or 0),
-        max_unsettled_bytes=below.size_bytes("max_unsettled", default.max_unsettled_bytes) or 1,
-    )
-    if nested:
-        section.done()
-    return connect if address is not None else None
-
-
-def _read_topics(root: Section) -> tuple[TopicSettings, ...]:
-    ingest = root.section("ingest", required=True)
-    if ingest is None:
-        return ()
-    topics: dict[str, TopicSettings] = {}
-    for node in ingest.each("topics", required=True):
-        section = Section(node, root.problems, node.mark)
-        topic = section.text("topic", required=True)
-        problem = _filter_problem(topic) if topic else ""
-        if problem:
-            root.problems.add(section.at("topic"), f"`{topic}`: {problem}")
-        if topic in topics:
-            root.problems.add(section.at("topic"), f"`{topic}` stands twice")
-        default = TopicSettings(topic=topic)
-        topics[topic] = TopicSettings(
-            topic=topic,
-            format=_read_format(section),
-            max_payload_bytes=section.size_bytes("max_payload", default.max_payload_bytes) or 1,
-        )
-        section.done()
-    ingest.done()
-    return tuple(topics.values())
-
-
-def _read_format(section: Section) -> Format:
-    name = section.text("format", "json")
-    if name in _FORMATS:
-        return _FORMATS[name]
-    mark = section.at("format")
-    listed = ", ".join(sorted(_FORMATS))
-    if name in _NOT_YET:
-        section.problems.add(mark, f"format `{name}` is planned and not built yet; this release reads {listed}")
-    else:
-        section.problems.add(mark, f"`format` is one of {listed}, not `{name}`{did_you_mean(name, tuple(_FORMATS))}")
-    return Format.RAW
-
-
-def _filter_problem(topic: str) -> str:
-    """What is wrong with a topic filter. `gateway.mqtt.topics` lies above this package, so the check is here too."""
-    levels = topic.split("/")
-    for index, level in enumerate(levels):
-        if "#" in level and (level != "#" or index != len(levels) - 1):
-            return "`#` must stand alone in the last level"
-        if "+" in level and level != "+":
-            return "`+` must stand alone in its level"
-        if ("{" in level or "}" in level) and _CAPTURE.fullmatch(level) is None:
-            return f"`{level}`: a capture is written {{name}} and fills its whole level"
-        if _CAPTURE.fullmatch(level) and level in levels[:index]:
-            return f"{level} stands twice"
-    if "\0" in topic:
-        return "a topic holds no U+0000"
-    return "topics that begin with `$` belong to the gateway" if topic.startswith("$") else ""
 
 
 def _read_log(root: Section) -> LogSettings:
@@ -256,85 +135,99 @@ def _read_log(root: Section) -> LogSettings:
         return default
     log = LogSettings(
         max_size_bytes=section.size_bytes("max_size", default.max_size_bytes) or 0,
-        segment_size_bytes=section.size_bytes("segment_size", default.segment_size_bytes) or 0,
+        segment_size_bytes=section.size_bytes(
+            "segment_size",
+            default.segment_size_bytes,
+            least_bytes=_SMALLEST_SEGMENT_BYTES,
+            most_bytes=_LARGEST_SEGMENT_BYTES,
+        )
+        or 0,
         sync_interval_s=_read_sync(section),
         tip_bytes=section.size_bytes("memory", default.tip_bytes) or 0,
-        dead_letters_max_size_bytes=section.size_bytes("dead_letters_max_size", default.dead_letters_max_size_bytes)
+        dead_letters_max_size_bytes=section.size_bytes(
+            "dead_letters_max_size", default.dead_letters_max_size_bytes, least_bytes=_SMALLEST_DEAD_LETTERS_BYTES
+        )
         or 0,
         compress=section.boolean("compress", default.compress),
     )
-    if log.segment_size_bytes < _SMALLEST_SEGMENT_BYTES:
-        root.problems.add(section.at("segment_size"), "`segment_size` is at least 64KiB")
     if log.max_size_bytes < 2 * log.segment_size_bytes:
         root.problems.add(section.at("max_size"), "`max_size` holds at least two segments (`segment_size`)")
-    if log.dead_letters_max_size_bytes < 4 * _SMALLEST_SEGMENT_BYTES:
-        root.problems.add(section.at("dead_letters_max_size"), "`dead_letters_max_size` is at least 256KiB")
     section.done()
     return log
 
 
 def _read_sync(section: Section) -> float | None:
+    default_s = LogSettings().sync_interval_s
     node = section.node("sync")
-    if node is None:
-        return 0.0
-    if isinstance(node, Scalar) and node.value in {"always", "none"}:
+    if isinstance(node, Scalar) and node.value in ("always", "none"):
         return 0.0 if node.value == "always" else None
     if isinstance(node, Scalar) and isinstance(node.value, str) and node.value.isalpha():
         hint = did_you_mean(node.value, ("always", "none"))
-        section.problems.add(node.mark, f"`sync` is always, none, or a duration, not `{node.value}`{hint}")
-        return 0.0
-    return section.duration_s("sync", 0.0)
+        section.problems.add(node.mark, f"`sync` is always, none, or a duration, not `{cut(node.raw)}`{hint}")
+        return default_s
+    return section.duration_s("sync", default_s, most_s=_LONGEST_SYNC_S)
 
 
 def _read_rules(context: Context, root: Section) -> tuple[Path, ...]:
-    found: dict[Path, None] = {}
+    found: set[Path] = set()
     for node in root.each("rules"):
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
             root.problems.add(node.mark, "a path is expected, such as ../rules/*.yaml")
             continue
-        paths = [path for path in _glob(context.base, node.value) if not path.name.endswith(_TEST_SUFFIX)]
+        matched = _rule_files(context.base, node.value)
+        paths = [path for path in matched if not path.name.endswith(_TEST_SUFFIX)]
         if not paths:
-            root.problems.add(node.mark, f"`{node.value}` matches no rule file (looked in {context.base})")
-        found.update(dict.fromkeys(paths))
-    return tuple(found)
+            only = "only tests (*.test.yaml)" if matched else f"no rule file (looked in {cut_path(context.base)})"
+            root.problems.add(node.mark, f"`{cut(node.raw)}` matches {only}")
+        for path in paths:
+            _check_writers(path, node.mark, root.problems)
+        found.update(paths)
+    return tuple(sorted(found))
 
 
-def _glob(base: Path, pattern: str) -> list[Path]:
-    absolute = Path(pattern).is_absolute()
-    anchor = Path(Path(pattern).anchor) if absolute else base
-    relative = str(Path(pattern).relative_to(anchor)) if absolute else pattern
+def _rule_files(base: Path, pattern: str) -> list[Path]:
+    """Files that a pattern means, hidden ones left out: editors and archivers leave theirs beside ours."""
     try:
-        return sorted(path.resolve() for path in anchor.glob(relative) if path.is_file())
-    except (ValueError, NotImplementedError, OSError):
+        names = glob.glob(os.path.join(glob.escape(str(base)), pattern), recursive=True)  # noqa: PTH118, PTH207 - Path.glob takes no absolute pattern, and hidden files
+        return [path.resolve() for path in map(Path, names) if path.is_file()]
+    except (OSError, ValueError, RuntimeError):
         return []
 
 
-def _read_notify(context: Context, root: Section) -> tuple[WebhookSettings, ...]:
+def _read_notify(root: Section) -> tuple[WebhookSettings, ...]:
     receivers: dict[str, WebhookSettings] = {}
     for node in root.each("notify"):
         section = Section(node, root.problems, node.mark)
         name = section.text("name", required=True, pattern=NAME_PATTERN)
-        url = context.text(section, "webhook")
-        if url:
-            read_address(url, section, "webhook", HTTP_PORTS, path_allowed=True)
-        if name in receivers:
-            root.problems.add(node.mark, f"a receiver named `{name}` stands twice")
-        receivers[name] = WebhookSettings(name=name, url=url or None)
+        url = section.text("webhook") if section.has("webhook") else None
+        if section.has("webhook"):
+            read_address(section, "webhook", HTTP_PORTS, is_base=True)
+        if name and name in receivers:
+            root.problems.add(section.at("name"), f"a receiver named `{name}` stands twice")
+        receivers[name] = WebhookSettings(name=name, url=url)
+        section.node("webhook")
         section.done()
     return tuple(receivers.values())
 
 
 def _read_http(context: Context, root: Section) -> HttpSettings | None:
-    node: Node | None = root.node("http")
-    if node is None:
-        return HttpSettings()
+    node = root.node("http")
     if isinstance(node, Scalar) and node.value == "off":
         return None
-    section = Section(node, root.problems, node.mark)
-    text = context.text(section, "listen", "127.0.0.1:8080")
-    address = read_address(f"http://{text}", section, "listen", HTTP_PORTS)
+    default = HttpSettings()
+    section = Section(node, root.problems, root.mark)
+    text = section.text("listen", f"{default.host}:{default.port}")
+    mark = section.at("listen")
     section.done()
-    return HttpSettings(host=address.host, port=address.port) if address is not None else None
+    parts = split_host_port(text)
+    if parts is None:
+        root.problems.add(mark, f"`{cut(text)}` is not HOST:PORT; write 127.0.0.1:8080")
+        return default
+    address = Address("http", *parts)
+    context.listeners.append((mark, "http.listen", address))
+    if not address.is_local_only():
+        context.warnings.add(mark, "whoever reaches this port reads status and metrics; put a proxy that asks in front")
+    return HttpSettings(host=address.host, port=address.port)
 
 
 def _read_act(root: Section) -> ActSettings:
@@ -342,9 +235,9 @@ def _read_act(root: Section) -> ActSettings:
     default = ActSettings()
     if section is None:
         return default
-    act = ActSettings(
-        act_within_s=section.duration_s("act_within", default.act_within_s) or 0.0,
-        max_age_s=section.duration_s("max_age", default.max_age_s) or default.max_age_s,
-    )
+    act_within_s = section.duration_s("act_within", default.act_within_s, most_s=60.0)
+    max_age_s = section.duration_s("max_age", default.max_age_s, least_s=1.0)
     section.done()
-    return act
+    assert act_within_s is not None, "a default was given"
+    assert max_age_s is not None, "a default was given"
+    return ActSettings(act_within_s=act_within_s, max_age_s=max_age_s)

@@ -13,16 +13,19 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.config import scalars
-from gateway.config.document import Mapping, Mark, Node, Problems, Scalar, Sequence
+from gateway.config.document import Mapping, Mark, Node, Problems, Scalar, Sequence, cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _Quantity = TypeVar("_Quantity", int, float)
+_LONGEST_WORD = 64
 
 
 def did_you_mean(word: str, among: tuple[str, ...] | list[str]) -> str:
     """`; did you mean ...?`, or nothing if no word is near."""
+    if len(word) > _LONGEST_WORD:
+        return ""
     near = difflib.get_close_matches(word, among, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else ""
 
@@ -73,15 +76,15 @@ class Section:
         if node is None:
             return default
         value = node.value
+        if value is None or (required and value == ""):
+            self.problems.add(node.mark, f"`{key}` is empty")
+            return default
         if not isinstance(value, str):
-            shown = _shown(value).strip("`")
-            self.problems.add(node.mark, f'`{key}` is a text; quote it: "{shown}"')
+            self.problems.add(node.mark, f'`{key}` is a text; quote it: "{cut(node.raw)}"')
             return default
         if pattern is not None and re.fullmatch(pattern, value) is None:
-            self.problems.add(node.mark, f"`{key}: {value}` must match {pattern}")
+            self.problems.add(node.mark, f"`{key}: {cut(node.raw)}` must match {pattern}")
             return default
-        if required and not value:
-            self.problems.add(node.mark, f"`{key}` is empty")
         return value
 
     def number(
@@ -99,7 +102,7 @@ class Section:
             return default
         value = node.value
         if isinstance(value, bool) or not isinstance(value, int | float):
-            self.problems.add(node.mark, f"`{key}` is a number, not {_shown(value)}")
+            self.problems.add(node.mark, f"`{key}` is a number, not {_shown(node)}")
             return default
         if not math.isfinite(value):
             self.problems.add(node.mark, f"`{key}` is a finite number")
@@ -121,7 +124,7 @@ class Section:
             return default
         value = node.value
         if isinstance(value, bool) or not isinstance(value, int):
-            self.problems.add(node.mark, f"`{key}` is a whole number, not {_shown(value)}")
+            self.problems.add(node.mark, f"`{key}` is a whole number, not {_shown(node)}")
             return default
         return value if self._within(node, key, value, least, most) else default
 
@@ -131,7 +134,7 @@ class Section:
         if node is None:
             return default
         if not isinstance(node.value, bool):
-            self.problems.add(node.mark, f"`{key}` is true or false, not {_shown(node.value)}")
+            self.problems.add(node.mark, f"`{key}` is true or false, not {_shown(node)}")
             return default
         return node.value
 
@@ -145,18 +148,42 @@ class Section:
         if node.value not in among:
             hint = did_you_mean(node.value, among) if isinstance(node.value, str) else ""
             listed = ", ".join(among)
-            self.problems.add(node.mark, f"`{key}` is one of {listed}, not {_shown(node.value)}{hint}")
+            self.problems.add(node.mark, f"`{key}` is one of {listed}, not {_shown(node)}{hint}")
             return default
         assert isinstance(node.value, str), "choices are words"
         return node.value
 
-    def duration_s(self, key: str, default: float | None = None, *, required: bool = False) -> float | None:
+    def duration_s(
+        self,
+        key: str,
+        default: float | None = None,
+        *,
+        required: bool = False,
+        least_s: float | None = None,
+        most_s: float | None = None,
+    ) -> float | None:
         """`250ms`, `90s`, `5m`, `1h30m`, `7d` or `"00:05:00"`, in seconds. A bare number is a problem that says so."""
-        return self._quantity(key, default, scalars.duration_s, required=required)
+        found = self._quantity(key, scalars.duration_s, required=required)
+        if found is None:
+            return default
+        node, value_s = found
+        return value_s if self._within(node, key, value_s, least_s, most_s, scalars.duration_text) else default
 
-    def size_bytes(self, key: str, default: int | None = None, *, required: bool = False) -> int | None:
+    def size_bytes(
+        self,
+        key: str,
+        default: int | None = None,
+        *,
+        required: bool = False,
+        least_bytes: int | None = None,
+        most_bytes: int | None = None,
+    ) -> int | None:
         """`64KiB`, `8MiB`, `1GiB` (also `kB`, `MB`, `GB`), in bytes. A bare number is a problem that says so."""
-        return self._quantity(key, default, scalars.size_bytes, required=required)
+        found = self._quantity(key, scalars.size_bytes, required=required)
+        if found is None:
+            return default
+        node, value = found
+        return value if self._within(node, key, value, least_bytes, most_bytes, scalars.size_text) else default
 
     def section(self, key: str, *, required: bool = False) -> Section | None:
         """A mapping below; None if the key is absent."""
@@ -177,7 +204,7 @@ class Section:
         for key, mark in self._node.key_marks.items():
             if key not in self._asked:
                 hint = did_you_mean(key, known) or f"; known here: {', '.join(sorted(known))}"
-                self.problems.add(mark, f"unknown key `{key}`{hint}")
+                self.problems.add(mark, f"unknown key `{cut(key)}`{hint}")
 
     def _scalar(self, key: str, *, required: bool) -> Scalar | None:
         node = self.node(key, required=required)
@@ -189,25 +216,37 @@ class Section:
     def _quantity(
         self,
         key: str,
-        default: _Quantity | None,
         read: Callable[[str | bool | int | float | None], _Quantity | scalars.Wrong],
         *,
         required: bool,
-    ) -> _Quantity | None:
+    ) -> tuple[Scalar, _Quantity] | None:
         node = self._scalar(key, required=required)
         if node is None:
-            return default
+            return None
         value = read(node.value)
         if isinstance(value, scalars.Wrong):
-            self.problems.add(node.mark, f"`{key}`: {value.message}")
-            return default
-        return value
+            # A text is shown as well; a number stands in the message already, as what it might have meant.
+            shown = f" `{cut(node.raw)}`;" if isinstance(node.value, str) else ""
+            self.problems.add(node.mark, f"`{key}`:{shown} {value.message}")
+            return None
+        return node, value
 
-    def _within(self, node: Node, key: str, value: float, least: float | None, most: float | None) -> bool:
+    def _within(
+        self,
+        node: Scalar,
+        key: str,
+        value: _Quantity,
+        least: _Quantity | None,
+        most: _Quantity | None,
+        shown: Callable[[_Quantity], str] = "{:g}".format,
+    ) -> bool:
         if (least is None or value >= least) and (most is None or value <= most):
             return True
-        bounds = [f"at least {least:g}" if least is not None else "", f"at most {most:g}" if most is not None else ""]
-        self.problems.add(node.mark, f"`{key}` is {' and '.join(filter(None, bounds))}, not {value:g}")
+        bounds = [
+            f"at least {shown(least)}" if least is not None else "",
+            f"at most {shown(most)}" if most is not None else "",
+        ]
+        self.problems.add(node.mark, f"`{key}` is {' and '.join(filter(None, bounds))}, not {cut(node.raw)}")
         return False
 
 
@@ -218,10 +257,12 @@ def _is_nothing(node: Node) -> bool:
 def _kind(node: Node) -> str:
     if isinstance(node, Sequence):
         return "a list"
-    return "a mapping" if isinstance(node, Mapping) else _shown(node.value)
+    return "a mapping" if isinstance(node, Mapping) else _shown(node)
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "nothing" if value is None else f"`{value}`"
+def _shown(node: Scalar) -> str:
+    if node.value is None:
+        return "nothing"
+    if isinstance(node.value, str) and not isinstance(scalars.plain_scalar(node.raw), str):
+        return f'the text "{cut(node.raw)}"; take the quotes away'
+    return f"`{cut(node.raw)}`"

@@ -141,7 +141,8 @@ class HttpSinkSettings(SinkSettings):
     """`type: http`: POST a CloudEvents 1.0 batch (JSON)."""
 
     url: str
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """May hold a token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,8 +169,8 @@ class WebhookSettings:
     """One receiver of `notify`."""
 
     name: str
-    url: str | None = None
-    """None: only a log line."""
+    url: str | None = field(default=None, repr=False)
+    """None: only a log line. Whoever knows the address of a webhook may use it: it is a secret."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -18,8 +19,8 @@ HOUR_S = 3_600.0
 
 def _pair(faults: Faults, seed: int, devices: int = 6, duration_s: float = HOUR_S):
     """The stream without faults, with them, and the world of the latter."""
-    world = World(seed, devices, faults=faults)
-    return World(seed, devices).advance(duration_s), world.advance(duration_s) + world.flush(), world
+    world = World(seed, devices, 10.0, faults=faults)
+    return World(seed, devices, 10.0).advance(duration_s), world.advance(duration_s) + world.flush(), world
 
 
 def _ids(messages) -> list[tuple[str, int]]:
@@ -62,7 +63,7 @@ def test_reordering_swaps_neighbours_of_one_device_and_loses_nothing(seed):
     for name in world.devices:
         seqs = [m.seq for m in faulty if m.device == name]
         assert all(abs(seq - place) <= 1 for place, seq in enumerate(seqs, 1))
-        swaps += sum(a > b for a, b in zip(seqs, seqs[1:], strict=False))
+        swaps += sum(a > b for a, b in pairwise(seqs))
     assert swaps == world.fault_counts["reorder"] > 0
 
 
@@ -194,9 +195,9 @@ def test_span_that_makes_no_sense_is_refused_in_a_sentence(text, sentence):
 
 
 def test_skew_is_read_with_its_sign():
-    """Law: a plus or no sign is ahead, a minus behind."""
+    """Law: a plus or no sign is ahead, a minus behind; without a name, all clocks are meant."""
     assert parse_skew("living=+90s") == parse_skew("living=1m30s") == Skew("living", 90.0)
-    assert parse_skew("*=-1h") == Skew("*", -3_600.0)
+    assert parse_skew("*=-1h") == parse_skew("-1h") == Skew("*", -3_600.0)
     for text in ("living", "living=", "=5s", "living=5"):
         with pytest.raises(OptionError):
             parse_skew(text)

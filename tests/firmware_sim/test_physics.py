@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_room_without_heat_cools_towards_outdoors_and_with_heat_warms_steadily(s
     for _ in range(30):
         world.advance(60.0)
         minutes.append(room.temperature_at(world.now_s))
-    assert all(later > earlier for earlier, later in zip(minutes, minutes[1:], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(minutes))
 
 
 @pytest.mark.parametrize("building", [GREENHOUSE, LIVING_ROOM])
@@ -95,7 +96,7 @@ def test_heating_and_cooling_rates_are_those_of_the_readme(building, seed):
         for temperature_c in (20.5, 21.5):
             assert 0.09 <= rate(temperature_c, now_s, heater=True, door=False) <= 0.175
             assert -0.075 <= rate(temperature_c, now_s, heater=False, door=False) <= -0.005
-            assert -0.15 <= rate(temperature_c, now_s, heater=False, door=True)
+            assert rate(temperature_c, now_s, heater=False, door=True) >= -0.15
             assert rate(temperature_c, now_s, heater=True, door=True) > 0.02
 
 
@@ -158,7 +159,7 @@ def test_meter_shows_energy_that_is_the_sum_of_power_over_time(seed):
     """Law: energy_wh grows by exactly power_w x interval, and never falls."""
     readings = [m.fields for m in World(seed, 6, 30.0).advance(DAY_S) if m.channel == "power"]
     assert len(readings) > 2_800
-    for before, after in zip(readings, readings[1:], strict=False):
+    for before, after in pairwise(readings):
         grown_wh = after["energy_wh"] - before["energy_wh"]
         assert grown_wh >= 0.0
         assert grown_wh == pytest.approx(after["power_w"] * 30.0 / 3_600.0, abs=0.05 * 30 / 3_600 + 0.0011)
@@ -170,16 +171,19 @@ def test_door_alternates_and_opens_as_often_as_a_poisson_process_would(seed):
     days = 20
     events = [m.fields["open"] for m in World(seed, 7, 3_600.0).advance(days * DAY_S) if m.device == "door-07"]
     assert events[0] is True
-    assert all(a is not b for a, b in zip(events, events[1:], strict=False))
+    assert all(a is not b for a, b in pairwise(events))
     openings, expected = sum(events), days * DAY_S / 340.0
     assert abs(openings - expected) < 5 * math.sqrt(expected)
 
 
 def test_freezer_keeps_cold_by_itself_and_is_forgotten_open_now_and_then():
-    """Law: it cycles between its thresholds, and in a week gets above -15 °C for more than ten minutes at least once."""
+    """Law: it cycles between its thresholds, and once in a week is above -15 °C for more than ten minutes."""
     readings = [m for m in World(7, 3, 60.0).advance(7 * DAY_S) if m.device == "freezer"]
-    warm = [m.at_s for m in readings if m.fields["temperature"] > -15.0]
-    assert len(warm) > 10
+    longest = run = 0
+    for message in readings:
+        run = run + 1 if message.fields["temperature"] > -15.0 else 0
+        longest = max(longest, run)
+    assert longest > 10
     assert 0.5 < sum(-20.3 < m.fields["temperature"] < -16.5 for m in readings) / len(readings) < 1.0
     assert max(m.fields["temperature"] for m in readings) < 0.0
 
