@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import platform
 import random
@@ -22,13 +23,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
 import uvloop
 
 from gateway.config.settings import ConnectSettings
 from gateway.mqtt.client import BrokerClient
 from gateway.mqtt.packets import V5, V311
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 PAYLOAD = b'{"temperature": 21.53, "humidity": 55.2, "seq": 1234567, "at": 1700000000, "unit": "C", "note": "bench"}  '[
     :105
@@ -64,8 +69,9 @@ def produce(port: int, messages: int, topics: int) -> None:
 
 def packet(topic: bytes, mid: int) -> bytes:
     body = len(topic).to_bytes(2, "big") + topic + mid.to_bytes(2, "big") + PAYLOAD
-    assert 128 <= len(body) < 16_384
-    return b"\x32" + bytes((len(body) & 0x7F | 0x80, len(body) >> 7)) + body
+    assert len(body) < 16_384
+    length = bytes((len(body),)) if len(body) < 128 else bytes((len(body) & 0x7F | 0x80, len(body) >> 7))
+    return b"\x32" + length + body
 
 
 def start_producer(port: int, messages: int, topics: int) -> subprocess.Popen[bytes]:
@@ -81,18 +87,22 @@ def measure_client(port: int, messages: int, topics: int, *, version: int, commi
 
 async def consume(port: int, messages: int, topics: int, *, version: int, commits: bool) -> Figures:
     loop = asyncio.get_running_loop()
-    done = asyncio.Event()
+    ready, done = asyncio.Event(), asyncio.Event()
     received = batches = 0
     first: tuple[float, float] | None = None
     waiting: list = []
 
     def commit() -> None:
-        ready, waiting[:] = waiting[:], []
-        for settle in ready:
+        written, waiting[:] = waiting[:], []
+        for settle in written:
             settle()
 
     def intake(arrivals) -> None:
         nonlocal received, batches, first
+        if arrivals.topics == ["bench/ready"]:
+            arrivals.settle()
+            ready.set()
+            return
         if first is None:
             first = (time.perf_counter(), time.process_time())
         received += len(arrivals.topics)
@@ -109,14 +119,14 @@ async def consume(port: int, messages: int, topics: int, *, version: int, commit
     client = BrokerClient(ConnectSettings(host="127.0.0.1", port=port), "bench", ["bench/#"], intake, random.Random(1))
     client._version = version  # mosquitto takes both, so that nothing else makes the client speak 3.1.1
     await client.start()
-    while client._link is None or client._link.dialogue._subscribing or not client.stats.connected:
-        await asyncio.sleep(0.01)
+    client.publish("bench/ready", b"comes back once the subscription stands")
+    await asyncio.wait_for(ready.wait(), 10)
     producer = start_producer(port, messages, topics)
     await asyncio.wait_for(done.wait(), 120)
     wall_s, cpu_s = time.perf_counter() - first[0], time.process_time() - first[1]
     commit()
     await asyncio.sleep(0.05)
-    assert client.stats.acked_total == messages, client.stats
+    assert client.stats.acked_total == messages + 1, client.stats
     producer.wait()
     await client.stop()
     return Figures(messages / wall_s, cpu_s / messages * 1e6, messages / batches)
@@ -144,6 +154,7 @@ def measure_mosquitto_sub(port: int, messages: int, topics: int) -> Figures:
 
 
 def main() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))  # errors only
     parser = argparse.ArgumentParser()
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -154,6 +165,12 @@ def main() -> None:
         produce(*words.produce)
         return
     messages = words.messages - words.messages % (PRODUCER_WINDOW // 4)
+    report(messages, words.topics, words.rounds)
+
+
+@contextlib.contextmanager
+def fresh_broker() -> Iterator[int]:
+    """A mosquitto without sessions of earlier consumers. Yields its port."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -163,19 +180,19 @@ def main() -> None:
         broker = subprocess.Popen(["mosquitto", "-c", str(config)], stderr=subprocess.DEVNULL)
         time.sleep(0.5)
         try:
-            report(port, messages, words.topics, words.rounds)
+            yield port
         finally:
             broker.terminate()
             broker.wait()
 
 
-def report(port: int, messages: int, topics: int, rounds: int) -> None:
-    rows = {
-        "mosquitto_sub": lambda: measure_mosquitto_sub(port, messages, topics),
-        "gateway, MQTT 5, at once": lambda: measure_client(port, messages, topics, version=V5, commits=False),
-        "gateway, MQTT 5, commits": lambda: measure_client(port, messages, topics, version=V5, commits=True),
-        "gateway, 3.1.1, at once": lambda: measure_client(port, messages, topics, version=V311, commits=False),
-        "gateway, 3.1.1, commits": lambda: measure_client(port, messages, topics, version=V311, commits=True),
+def report(messages: int, topics: int, rounds: int) -> None:
+    rows: dict[str, Callable[[int], Figures]] = {
+        "mosquitto_sub": lambda port: measure_mosquitto_sub(port, messages, topics),
+        "gateway, MQTT 5, at once": lambda port: measure_client(port, messages, topics, version=V5, commits=False),
+        "gateway, MQTT 5, commits": lambda port: measure_client(port, messages, topics, version=V5, commits=True),
+        "gateway, 3.1.1, at once": lambda port: measure_client(port, messages, topics, version=V311, commits=False),
+        "gateway, 3.1.1, commits": lambda port: measure_client(port, messages, topics, version=V311, commits=True),
     }
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, uvloop {uvloop.__version__}"
@@ -185,7 +202,8 @@ def report(port: int, messages: int, topics: int, rounds: int) -> None:
     found: dict[str, list[Figures]] = {name: [] for name in rows}
     for _ in range(rounds):
         for name, measure in rows.items():
-            found[name].append(measure())
+            with fresh_broker() as port:
+                found[name].append(measure(port))
     for name, figures in found.items():
         rate, cpu_us, batch = (statistics.median(column) for column in zip(*figures, strict=True))
         print(f"{name:26} {rate / 1000:8.1f} {cpu_us:11.2f} {batch:10.0f}")

@@ -52,12 +52,12 @@ thermostats:
 """
 
 
-def by_hand(fields, captured):
+def by_hand(fields, _captured):
     """The same condition as a programmer would write it who trusts every payload."""
     return fields["temperature"] > 25 and fields["humidity"] < 60
 
 
-def by_hand_tolerant(fields, captured):
+def by_hand_tolerant(fields, _captured):
     """And as one would who has met real devices, though NaN and booleans still pass."""
     temperature = fields.get("temperature")
     humidity = fields.get("humidity")

@@ -9,8 +9,8 @@
     command  received; has `payload` in place of `seq`
 
 Invariants:
-- `sent` is written before the message can reach the wire, `acked` after its PUBACK was read: whoever finds an `acked`
-  line may rely on it; a message with `sent` alone may or may not have arrived.
+- `acked` is noted after the PUBACK was read: whoever finds an `acked` line may rely on it. A message with `sent` alone,
+  or of the last moments before a kill with no line at all, may or may not have arrived.
 - Lines are written whole. A killed process loses the lines of its last moments, never half a claim.
 - `t_s` is real time since the fleet started.
 """

@@ -1,4 +1,4 @@
-"""One MQTT connection, for one device or for several: the only module that talks to aiomqtt.
+"""One MQTT connection over aiomqtt, for one device or for several.
 
               offer()            _pump, at most `window`              PUBACK
     a fleet ──────────▶ outbox ──────────────────────────▶ aiomqtt ──────────▶ acked
@@ -10,8 +10,7 @@ Invariants:
 - The client and its publishes outlive a connection: what was in flight when it broke is repeated on the next one under
   its old packet id, marked DUP, before anything new. What the client refused is offered again after that: it can cost a
   duplicate, never a loss.
-- Nothing is published before the SUBACK. After a broken connection `aiomqtt.Client` returns from connecting before the
-  CONNACK; only an answer proves that the broker let us in, and only a deadline on it that no half-open one hangs us.
+- Nothing is published before the SUBACK, and the SUBACK has a deadline: no half-open connection hangs us.
 - Reconnecting goes on for ever, with full jitter: a pause drawn from [0, min(max, base * 2^attempt)].
 - Commands are acknowledged as they are read (QoS 1, aiomqtt does so); what they lead to is in the fleet's hands.
 """
@@ -20,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import ssl
 from collections import deque
@@ -32,6 +32,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from firmware_sim.account import Account
+from firmware_sim.client import LastingClient
 from firmware_sim.message import PREFIX
 from firmware_sim.outbox import Outbox
 
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     from firmware_sim.journal import Journal
     from firmware_sim.message import Message
 
+_LOGGER = logging.getLogger("firmware_sim.mqtt")
+# That a connection broke is in `last_error`; who wants it in paho's words adds a handler of their own.
+_LOGGER.addHandler(logging.NullHandler())
 _STABLE_S = 10.0
 """A connection that has lasted so long was a good one: the next pause starts small again."""
 _WILL = b'{"online":false,"cause":"connection lost"}'
@@ -266,13 +270,13 @@ class Link:
         if self._journal is not None:
             self._journal.note(event, message)
 
-    def _new_client(self) -> aiomqtt.Client:
+    def _new_client(self) -> LastingClient:
         settings, broker = self._settings, self._broker
         is_v5 = settings.protocol == 5
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's typing ends here
         if is_v5:
             properties.SessionExpiryInterval = settings.session_expiry_s
-        client = aiomqtt.Client(
+        client = LastingClient(
             broker.host,
             broker.port,
             username=settings.username if settings.username is not None else broker.username,
@@ -285,7 +289,8 @@ class Link:
             properties=properties if is_v5 else None,
             timeout=settings.timeout_s,
             keepalive=settings.keepalive_s,
-            max_inflight_messages=2 * settings.window,
+            max_inflight_messages=settings.window,
+            logger=_LOGGER,
             tls_context=ssl.create_default_context(cafile=settings.ca) if broker.tls else None,
         )
         # A full window is our usual state, not one to warn about.

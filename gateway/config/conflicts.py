@@ -51,7 +51,7 @@ def _client_ids(context: Context, problems: Problems) -> None:
             if session.client_id == other.client_id and _is_same(session.address, other.address):
                 problems.add(
                     session.mark,
-                    f"the client id `{session.client_id}` is in use for the same broker in line {other.mark.line}: "
+                    f"the same client id is in use for the same broker in line {other.mark.line}: "
                     "each connection would end the other",
                 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from gateway.config.document import cut
 from gateway.config.scalars import size_text
 from gateway.config.section import Section, did_you_mean
 from gateway.config.settings import TopicSettings
@@ -38,9 +37,9 @@ def read_topics(context: Context, root: Section, listen: ListenSettings | None) 
         topic = section.text("topic", required=True)
         problem = filter_problem(topic) if topic else ""
         if problem:
-            root.problems.add(section.at("topic"), f"`{cut(topic)}`: {problem}")
+            root.problems.add(section.at("topic"), f"`{section.shown('topic')}`: {problem}")
         if topic and topic in topics:
-            root.problems.add(section.at("topic"), f"`{cut(topic)}` stands twice")
+            root.problems.add(section.at("topic"), f"`{section.shown('topic')}` stands twice")
         topics[topic] = TopicSettings(
             topic=topic,
             format=_read_format(section),
@@ -80,9 +79,9 @@ def filter_problem(topic: str) -> str:
             return "`+` must stand alone in its level"
         if "{" in level or "}" in level:
             if _CAPTURE.fullmatch(level) is None:
-                return f"`{cut(level)}`: a capture is written {{name}} and fills its whole level"
+                return "a capture is written {name} and fills its whole level"
             if level in seen:
-                return f"{cut(level)} stands twice"
+                return "two captures have one name"
             seen.add(level)
     if "\0" in topic:
         return "a topic holds no U+0000"
@@ -101,6 +100,8 @@ def _read_format(section: Section) -> Format:
     if name in _NOT_YET:
         problem = f"format `{name}` is planned and not built yet; this release reads {listed}"
     else:
-        problem = f"`format` is one of {listed}, not `{cut(name)}`{did_you_mean(name, (*_FORMATS, *_NOT_YET))}"
+        problem = (
+            f"`format` is one of {listed}, not `{section.shown('format')}`{did_you_mean(name, (*_FORMATS, *_NOT_YET))}"
+        )
     section.problems.add(section.at("format"), problem)
     return Format.RAW

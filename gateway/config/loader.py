@@ -124,7 +124,7 @@ def _read_timezone(gateway: Section) -> str:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         hint = did_you_mean(name, sorted(zoneinfo.available_timezones())) or "; write it like Europe/Berlin"
-        gateway.problems.add(gateway.at("timezone"), f"no time zone is named `{cut(name)}`{hint}")
+        gateway.problems.add(gateway.at("timezone"), f"no time zone is named `{gateway.shown('timezone')}`{hint}")
     return name
 
 
@@ -203,7 +203,7 @@ def _read_notify(root: Section) -> tuple[WebhookSettings, ...]:
         if section.has("webhook"):
             read_address(section, "webhook", HTTP_PORTS, is_base=True)
         if name and name in receivers:
-            root.problems.add(section.at("name"), f"a receiver named `{name}` stands twice")
+            root.problems.add(section.at("name"), f"a receiver named `{section.shown('name')}` stands twice")
         receivers[name] = WebhookSettings(name=name, url=url)
         section.node("webhook")
         section.done()
@@ -221,7 +221,7 @@ def _read_http(context: Context, root: Section) -> HttpSettings | None:
     section.done()
     parts = split_host_port(text)
     if parts is None:
-        root.problems.add(mark, f"`{cut(text)}` is not HOST:PORT; write 127.0.0.1:8080")
+        root.problems.add(mark, f"`{section.shown('listen')}` is not HOST:PORT; write 127.0.0.1:8080")
         return default
     address = Address("http", *parts)
     context.listeners.append((mark, "http.listen", address))

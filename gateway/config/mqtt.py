@@ -107,11 +107,12 @@ def _read_users(context: Context, section: Section) -> Iterator[Credentials]:
         user = Section(node, section.problems, node.mark)
         name = user.text("username", required=True)
         if name in seen:
-            section.problems.add(user.at("username"), f"the user `{name}` stands twice")
+            section.problems.add(user.at("username"), f"the user `{user.shown('username')}` stands twice")
         seen.add(name)
         password = context.secret(user, "password")
         if name and not user.has("password") and not user.has("password_file"):
-            section.problems.add(node.mark, f"the user `{name}` has no password; set `password` or `password_file`")
+            problem = f"the user `{user.shown('username')}` has no password; set `password` or `password_file`"
+            section.problems.add(node.mark, problem)
         elif user.text("password") == "" and user.has("password") and not password:
             section.problems.add(user.at("password"), "`password` is empty")
         user.done()

@@ -62,6 +62,11 @@ class Section:
         node = self._node.items.get(key)
         return node.mark if node is not None else self.mark
 
+    def shown(self, key: str) -> str:
+        """The key's value for a message: as it stands in the file, so that nothing from the environment is told."""
+        node = self._node.items.get(key)
+        return cut(node.raw) if isinstance(node, Scalar) else ""
+
     def node(self, key: str, *, required: bool = False) -> Node | None:
         """The raw node, for values of more than one shape."""
         self._asked[key] = None

@@ -70,7 +70,7 @@ def read_sinks(context: Context, root: Section, topics: Iterable[TopicSettings])
         sink = _read_sink(context, section, captures)
         name = section.text("name")
         if name and name in names:
-            problem = f"a sink named `{cut(name)}` stands twice; first in line {names[name]}"
+            problem = f"a sink named `{section.shown('name')}` stands twice; first in line {names[name]}"
             root.problems.add(section.at("name"), problem)
         names.setdefault(name, section.at("name").line)
         if sink is not None:
@@ -158,7 +158,9 @@ def _check_placeholders(section: Section, key: str, template: str, known: set[st
     for name in _PLACEHOLDER.findall(template) if section.has(key) else ():
         if name not in known:
             hint = did_you_mean(name, sorted(known)) or f"; known here: {', '.join(sorted(known))}"
-            section.problems.add(section.at(key), f"no entry of `ingest.topics` captures {{{cut(name)}}}{hint}")
+            shown = section.shown(key)
+            named = f"{{{cut(name)}}}" if f"{{{name}}}" in shown else f"what `{shown}` names"
+            section.problems.add(section.at(key), f"no entry of `ingest.topics` captures {named}{hint}")
 
 
 def _http(context: Context, section: Section, common: _Common, captures: set[str]) -> SinkSettings | None:

@@ -1,7 +1,7 @@
 """The `tls:` part beside an address: certificates that are there, readable, and fit together.
 
-Checked by loading them, so that a wrong path, the key of another certificate or an encrypted key is a problem with a place,
-before anything has started, and not a handshake that fails at night.
+Checked by loading them, so that a wrong path, the key of another certificate or an encrypted key is a problem with a
+place, before anything has started, and not a handshake that fails at night.
 """
 
 from __future__ import annotations

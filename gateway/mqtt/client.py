@@ -191,9 +191,10 @@ class BrokerClient:
             await self._sleep(pause_s)
 
     def _choose_version(self, link: Link, end: End) -> None:
-        """Speak the other MQTT next if this one was refused, or was met with silence before either ever worked."""
-        was_unanswered = end.cause is Cause.UNREACHABLE and link.is_open and link.up_since_s is None
-        if end.cause is Cause.OTHER_VERSION or (was_unanswered and not self.stats.generation):
+        """Speak the other MQTT next if this one was not understood."""
+        was_never_up = link.up_since_s is None
+        is_refused = end.cause is Cause.OTHER_VERSION or (end.cause is Cause.LOST and was_never_up)
+        if is_refused or (end.cause is Cause.HUNG_UP and not self.stats.generation):
             self._version = V311 if link.version == V5 else V5
 
     def _link_up(self, link: Link) -> None:

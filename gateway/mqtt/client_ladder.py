@@ -30,9 +30,11 @@ class Cause(Enum):
     """How a connection, or the attempt at one, ended."""
 
     UNREACHABLE = auto()
-    """No TCP connection, no TLS handshake, or no CONNACK."""
+    """No TCP connection, no TLS handshake, or no answer to CONNECT."""
+    HUNG_UP = auto()
+    """The broker closed instead of answering CONNECT: what some do that do not know the version."""
     OTHER_VERSION = auto()
-    """The broker speaks another version of MQTT: to be tried at once."""
+    """The broker says that it speaks another version of MQTT: to be tried at once."""
     REFUSED = auto()
     """Credentials, client id, rights, certificates: an operator must act."""
     BUSY = auto()
@@ -61,6 +63,7 @@ class Ladder:
     def __init__(self) -> None:
         self._attempt = 0
         self._flaps = 0
+        self._was_other_version = False
 
     @property
     def is_fight(self) -> bool:
@@ -75,8 +78,10 @@ class Ladder:
             up_s: how long it had stood since its CONNACK; None if it never did.
             draw: uniform in [0, 1).
         """
+        was_other_version, self._was_other_version = self._was_other_version, cause is Cause.OTHER_VERSION
         if cause is Cause.OTHER_VERSION:
-            return 0.0
+            # Refused in both: only an operator can help.
+            return slow_pause_s(CAP_S, draw) if was_other_version else 0.0
         if up_s is None:
             self._flaps = 0
         elif up_s >= STABLE_S:

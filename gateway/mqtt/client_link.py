@@ -101,14 +101,10 @@ class Link:
         self._heard_s = self._said_s = 0.0
         self._is_reading = False
         self._flush_planned = False
+        self._waits_to_write = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     # Beginning and end.
-
-    @property
-    def is_open(self) -> bool:
-        """There is, or was, a connection to speak MQTT on."""
-        return self._sock is not None
 
     async def open(self) -> None:
         """Connect; the CONNACK is still to come. Failure shows as `ended`."""
@@ -123,11 +119,10 @@ class Link:
         failure = await opened  # if this is cancelled, so is `opened`, and `_connect` closes what it got
         if failure is not None:
             self.over(open_end(failure))
+        if self.ended.done():
+            _release(context.sock)
             return
         assert context.sock is not None, "paho has connected with it"
-        if self.ended.done():
-            context.sock.release()
-            return
         self._sock = context.sock
         self._sock.on_write = self.may_write
         self._said_s = self._loop.time()
@@ -282,6 +277,7 @@ class Link:
             self.over(self._closed_by_peer())
             return
         self._heard_s = self._loop.time()
+        self._flush_planned = True  # at the end of this very call: one turn of the loop is enough
         try:
             self._inflow.receive(chunk)
         except ProtocolError as error:
@@ -293,7 +289,7 @@ class Link:
         harvest = self._inflow.harvest()
         if harvest is not None:
             self._deliver(harvest)
-        self.may_write()
+        self._flush()
 
     def _feed(self, packet: bytes) -> None:
         assert self._sock is not None, "packets come over a socket"
@@ -303,7 +299,7 @@ class Link:
     def _closed_by_peer(self) -> End:
         if self.up_since_s is not None:
             return End(Cause.CLOSED, "the broker closed the connection")
-        return End(Cause.UNREACHABLE, "the broker closed the connection without answering our CONNECT")
+        return End(Cause.HUNG_UP, "the broker closed the connection instead of answering our CONNECT")
 
     def _deliver(self, harvest: Harvest) -> None:
         stats, inflow = self._stats, self._inflow
@@ -358,10 +354,12 @@ class Link:
                 self.dialogue.publish_waiting(self._loop.time(), sock.unsent_bytes)
             self.dialogue.write()
             had_bytes = sock.unsent_bytes
-            if sock.flush():
-                self._loop.remove_writer(sock.fileno())
-            else:
+            if not sock.flush():
                 self._loop.add_writer(sock.fileno(), self._flush)
+                self._waits_to_write = True
+            elif self._waits_to_write:
+                self._loop.remove_writer(sock.fileno())
+                self._waits_to_write = False
             if had_bytes > sock.unsent_bytes:
                 self._said_s = self._loop.time()
         except OSError as error:

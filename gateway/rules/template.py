@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 MAX_TEMPLATE = 4_000
+_MOST_BITS = 63
 _DECIMALS = re.compile(r"\.([0-9])f\s*$")
 
 
@@ -37,8 +38,10 @@ class Insert:
     def value(self, fields: dict[str, Any], captured: dict[str, str]) -> Any:
         """The value with its kind kept."""
         value = self.expression.evaluate(fields, captured)
-        if self.decimals is not None and isinstance(value, int | float) and not isinstance(value, bool):
-            return round(value, self.decimals)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+                value = float(value)  # the receiver reads 64 bits
+            return value if self.decimals is None else round(value, self.decimals)
         return value
 
     def text(self, fields: dict[str, Any], captured: dict[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 
@@ -66,5 +65,5 @@ def certificates(tmp_path_factory):
         run(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt")
     run("pkcs8", "-topk8", "-in", "a.key", "-out", "locked.key", "-passout", "pass:secret")
     for path in directory.iterdir():
-        os.chmod(path, 0o600)
+        path.chmod(0o600)
     return directory

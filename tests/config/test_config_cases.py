@@ -1,7 +1,7 @@
 """One fault per file: `cases/FAULT.bad.yaml` gives exactly the problem in its first line, `*.good.yaml` loads.
 
-The first line of a bad file is `# line:column: message`; `{here}` stands for the directory. A good file begins with a line
-`# warning line:column: message` for each warning that it gives, and with none if it gives none.
+The first line of a bad file is `# line:column: message`; `{here}` stands for the directory. A good file begins with a
+line `# warning line:column: message` for each warning that it gives, and with none if it gives none.
 """
 
 from pathlib import Path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from firmware_sim import Skew, Span
@@ -56,32 +58,11 @@ def test_a_password_in_a_bad_url_is_not_told(capsys: pytest.CaptureFixture[str])
 
 def test_faults_are_read_as_the_readme_writes_them() -> None:
     """The documented command line is the one that works."""
-    options = parse_options(
-        [
-            "--loss",
-            "0.05",
-            "--duplicates",
-            "0.02",
-            "--reorder",
-            "0.02",
-            "--stuck",
-            "greenhouse@10m..20m",
-            "--nan",
-            "0.01",
-            "--clock-skew",
-            "30s",
-            "--clock-skew=living=-1m",
-            "--silence",
-            "*@1h..",
-            "--for",
-            "30s",
-            "--connections",
-            "4",
-            "--protocol",
-            "5",
-            "--json",
-        ]
+    command = (
+        "--loss 0.05 --duplicates 0.02 --reorder 0.02 --stuck greenhouse@10m..20m --nan 0.01 --clock-skew 30s"
+        " --clock-skew=living=-1m --silence '*@1h..' --for 30s --connections 4 --protocol 5 --json"
     )
+    options = parse_options(shlex.split(command))
     faults = options.faults
     assert (faults.loss, faults.duplicates, faults.reorder, faults.nan) == (0.05, 0.02, 0.02, 0.01)
     assert faults.stuck == (Span("greenhouse", 600.0, 1_200.0),)

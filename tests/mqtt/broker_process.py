@@ -1,6 +1,7 @@
 """Brokers for the tests of the client: a real mosquitto, and one that misbehaves on request.
 
-`ScriptedBroker` is an independent witness: it writes and reads literal packet bytes and shares no code with the gateway.
+`ScriptedBroker` is an independent witness: it writes and reads literal packet bytes and shares no code with the
+gateway.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import Self
 
 from gateway.config.settings import ConnectSettings, Credentials, TlsSettings
 from gateway.model import Arrivals
@@ -306,6 +308,8 @@ class Peer:
                 first, _ = await self.packet()
                 if first == 0xC0:
                     await self.send(PINGRESP)
+                elif first == 0xE0:
+                    return
 
 
 class ScriptedBroker:
@@ -317,7 +321,7 @@ class ScriptedBroker:
         self.failures: list[BaseException] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> ScriptedBroker:
+    async def __aenter__(self) -> Self:
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self.server.sockets[0].getsockname()[1]
         return self

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import collections
 import random
+import socket
 import ssl
 
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from gateway.config.settings import ConnectSettings
 from gateway.model import Arrivals
@@ -18,6 +21,7 @@ from gateway.mqtt.client_gate import Gate
 from gateway.mqtt.client_ladder import CAP_S, STABLE_S, Cause, Ladder
 from gateway.mqtt.client_outbox import MAX_BYTES, Outbox, Outgoing
 from gateway.mqtt.client_refusal import open_end
+from gateway.mqtt.client_socket import BrokerContext
 from gateway.mqtt.client_stats import ClientStats
 
 
@@ -95,6 +99,20 @@ def test_a_certificate_from_the_future_is_retried_soon():
     end = open_end(error)
     assert end.cause is Cause.UNREACHABLE
     assert "clock" in end.detail
+
+
+def test_paho_takes_its_socket_from_the_context_that_it_was_given():
+    """Guards the one thing that the client asks of paho beyond MQTT; everything used is public, but not promised."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = Client(CallbackAPIVersion.VERSION2, client_id="guard", manual_ack=True)
+        context = BrokerContext(None)
+        client.tls_set_context(context)
+        client.connect(*server.getsockname())
+        assert client.socket() is context.sock
+        assert context.sock.unsent_bytes > 0, "the CONNECT is in our buffer"
+        assert not client.want_write(), "and paho takes it for sent"
+        assert client.loop_read() == MQTTErrorCode.MQTT_ERR_SUCCESS, "nothing fed is nothing to read, no error"
+        context.sock.release()
 
 
 def outgoing(name: str, queued_s: float = 0.0, payload: bytes = b"x") -> Outgoing:
@@ -196,7 +214,7 @@ async def test_a_refused_batch_is_forgotten_with_its_connection():
 @pytest.mark.parametrize("name", ["", "a/#/b", "a+", "a\0b"])
 def test_a_filter_that_is_none_is_refused_before_anything_starts(name):
     """A mistake in a filter is found at once, not by a broker."""
-    with pytest.raises(ValueError, match="must|not empty|holds"):
+    with pytest.raises(ValueError, match=r"must|not empty|holds"):
         BrokerClient(ConnectSettings(host="h", port=1), "gw", [name], lambda _arrivals: None, random.Random(1))
 
 

@@ -149,6 +149,25 @@ async def test_a_broker_that_knows_only_3_1_1_is_spoken_to_in_3_1_1(answer):
         assert b"gateway-test" in connect
 
 
+async def test_a_broker_that_refuses_both_versions_is_not_hammered():
+    """M15: the other version is tried at once, the same again only on the ladder."""
+
+    async def script(peer):
+        await peer.expect(1)
+        await peer.send(bytes.fromhex("20020001") if peer.version == 4 else bytes.fromhex("2003008400"))
+
+    naps = Naps()
+    async with (
+        ScriptedBroker(script) as broker,
+        connected_client(broker.port, Ingest(), sleep=naps, waits=False) as client,
+    ):
+        await until(lambda: len(naps.asked) >= 6, "six refusals")
+        assert naps.asked[:6:2] == [0.0, 0.0, 0.0], "from version 5 to 3.1.1"
+        assert all(pause_s > 0.0 for pause_s in naps.asked[1:6:2]), "and back only after a pause"
+        assert {peer.version for peer in broker.peers} == {4, 5}
+        assert client.stats.generation == 0
+
+
 async def test_the_connect_of_version_5_asks_for_a_session_that_lasts():
     """Clean start off, session expiry and packet size limit set, client id fixed."""
 

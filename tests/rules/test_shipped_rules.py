@@ -9,6 +9,7 @@ import pytest
 from gateway.mqtt.topics import compile_filter
 from gateway.rules.engine import Engine
 from gateway.rules.language import load_rules
+from gateway.rules.nodes import FUNCTIONS
 
 SHIPPED = Path(__file__).parents[2] / "rules"
 FILES = sorted(path for path in SHIPPED.glob("*.yaml") if not path.name.endswith(".test.yaml"))
@@ -91,3 +92,19 @@ def test_the_greenhouse_never_heats_and_cools_at_once(line):
         "devices/greenhouse/heater/set",
         "devices/greenhouse/vent/set",
     }
+
+
+def test_every_example_of_the_documentation_loads(load):
+    """What the manual shows can be copied."""
+    page = (SHIPPED.parent / "docs" / "rules.md").read_text(encoding="utf-8")
+    examples = [block.split("```")[0] for block in page.split("```yaml\n")[1:]]
+    assert len(examples) >= 3
+    for example in examples:
+        assert load(example).warnings == ()
+
+
+def test_the_documentation_names_every_function():
+    """A function that nobody can read about is not there."""
+    page = (SHIPPED.parent / "docs" / "rules.md").read_text(encoding="utf-8")
+    for name in FUNCTIONS:
+        assert name in page

@@ -66,6 +66,12 @@ def test_a_bare_text_is_sent_as_it_is_unless_json_is_asked_for(plain, as_json, d
     assert Payload.of(compile_shape(plain, ()), json=as_json).bytes({"t": 5}, {}) == data
 
 
+def test_a_computed_number_beyond_64_bits_is_sent_as_a_float():
+    """What the gateway's own ingest would refuse is not what it sends."""
+    payload = Payload.of(compile_shape({"n": "{n * n}"}, ()))
+    assert payload.bytes({"n": 2**40}, {}) == b'{"n":1.2089258196146292e24}'
+
+
 def test_a_constant_payload_is_rendered_once():
     """What no event can change costs nothing per event."""
     payload = Payload.of(compile_shape({"state": "ON", "{literal}": "{{x}}"}, ()))
