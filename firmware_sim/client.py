@@ -47,8 +47,13 @@ class LastingClient(aiomqtt.Client):
     def _on_disconnect(self, *arguments: Any, **named: Any) -> None:
         if not self._connected.done():
             self._connected.set_exception(aiomqtt.MqttError("closed before the broker answered"))
-        else:
-            super()._on_disconnect(*arguments, **named)
+            return
+        super()._on_disconnect(*arguments, **named)
+        if self._disconnected.done():
+            self._disconnected.exception()  # seen: it may have come before anyone listens
+        for answer in self._pending_subscribes.values():
+            if not answer.done():
+                answer.set_exception(aiomqtt.MqttError("closed before the broker answered"))
 
     def _on_socket_register_write(self, client: PahoClient, userdata: object, sock: object) -> None:
         del userdata
@@ -57,7 +62,7 @@ class LastingClient(aiomqtt.Client):
 
     def _watch(self, client: PahoClient, sock: object) -> None:
         own = client.socket()
-        if own is not None and own is sock:
+        if own is not None and own is sock and client.want_write():
             self._loop.add_writer(own.fileno(), self._write, client)
 
     def _write(self, client: PahoClient) -> None:

@@ -4,7 +4,9 @@ Invariants:
 - Every record ends in exactly one of: stored, dead-lettered, not to be stored. `received` is their sum.
 - A bad payload is acknowledged like a good one, after its dead letter is on disk, so that it can never block or loop.
 - Nothing is settled before everything in its batch is durable; batches settle in the order in which they came.
-- A batch of known topics whose payloads are all good costs one pass over its columns and no object per record.
+- A batch of known topics whose payloads are all good costs one pass over its columns and no object per record. The
+  first record that is anything else costs its batch the columns after it, built one by one, and nothing twice.
+- A broken device cannot flood the gateway's own log: one line per batch and code, and `observe` holds back most.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 from gateway.ingest.decode import decode, decode_json
 from gateway.model import Arrivals, Batch, DeadLetter, Format, Kind, Rejection
 from gateway.mqtt.topics import TopicFilter, compile_filter
+from gateway.observe import events
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,12 +68,16 @@ class Ingest:
         """Append what is to be stored, and settle the arrivals once it is durable."""
         self.received += len(arrivals.topics)
         stamp = self._log.stamp()
-        if not self._accept_plain(arrivals, stamp):
-            self._accept_mixed(arrivals, stamp)
+        values = self._decode_plain(arrivals)
+        if len(values) == len(arrivals.topics):
+            formats: list[int] = [Format.JSON] * len(values)
+            self._append(Batch(Kind.EVENTS, stamp, arrivals.topics, formats, arrivals.flags, arrivals.payloads, values))
+        else:
+            self._accept_mixed(arrivals, values, stamp)
         self._committer.when_durable(arrivals.settle)
 
-    def _accept_plain(self, arrivals: Arrivals, stamp: Stamp) -> bool:
-        """The usual case: known topics, JSON, nothing wrong. False, with nothing done, if it is not that."""
+    def _decode_plain(self, arrivals: Arrivals) -> list[Value]:
+        """The values of the records up to the first that is not the usual: a known topic, JSON, nothing wrong."""
         routes = self._routes
         values: list[Value] = []
         add = values.append
@@ -78,29 +85,29 @@ class Ingest:
         for topic, payload in zip(arrivals.topics, arrivals.payloads, strict=True):
             route = routes.get(topic)
             if route is None or route.format is not json or not 0 < len(payload) <= route.max_payload_bytes:
-                return False
+                break
             value = decode_json(payload)
-            if type(value) is Rejection:
-                return False
+            if type(value) is Rejection or route.rejection is not None:
+                break
             add(value)
-        self._append(stamp, arrivals.topics, [json] * len(values), arrivals.flags, arrivals.payloads, values)
-        return True
+        return values
 
-    def _accept_mixed(self, arrivals: Arrivals, stamp: Stamp) -> None:
-        topics: list[str] = []
-        formats: list[int] = []
-        flags: list[int] = []
-        payloads: list[bytes] = []
-        values: list[Value] = []
+    def _accept_mixed(self, arrivals: Arrivals, values: list[Value], stamp: Stamp) -> None:
+        """The batch whose first `values` are plain: the others one by one."""
+        plain = len(values)
+        topics = arrivals.topics[:plain]
+        formats: list[int] = [Format.JSON] * plain
+        flags = arrivals.flags[:plain]
+        payloads = arrivals.payloads[:plain]
         letters: list[DeadLetter] = []
-        for topic, flag, payload in zip(arrivals.topics, arrivals.flags, arrivals.payloads, strict=True):
+        rest = (arrivals.topics[plain:], arrivals.flags[plain:], arrivals.payloads[plain:])
+        for topic, flag, payload in zip(*rest, strict=True):
             route = self._route(topic)
             if route is None:
                 self.not_stored += 1
                 continue
             value = self._judge(route, payload)
-            if isinstance(value, Rejection):
-                self.rejected[value.code] = self.rejected.get(value.code, 0) + 1
+            if type(value) is Rejection:
                 letters.append(_letter(topic, payload, flag, value, stamp))
                 continue
             topics.append(topic)
@@ -109,32 +116,27 @@ class Ingest:
             payloads.append(payload)
             values.append(value)
         if letters:
-            self._dead_letters.append(letters)
-        if topics:
-            self._append(stamp, topics, formats, flags, payloads, values)
+            self._reject(letters)
+        self._append(Batch(Kind.EVENTS, stamp, topics, formats, flags, payloads, values))
 
-    def _append(
-        self,
-        stamp: Stamp,
-        topics: list[str],
-        formats: list[int],
-        flags: list[int],
-        payloads: list[bytes],
-        values: list[Value],
-    ) -> None:
-        if topics:
-            self.stored += len(topics)
-            self._log.append(Batch(Kind.EVENTS, stamp, topics, formats, flags, payloads, values))
+    def _reject(self, letters: list[DeadLetter]) -> None:
+        self._dead_letters.append(letters)
+        for letter in letters:
+            self.rejected[letter.code] = self.rejected.get(letter.code, 0) + 1
+        for letter in {letter.code: letter for letter in letters}.values():
+            events.payload_rejected(letter.topic, code=letter.code, detail=letter.detail)
+
+    def _append(self, batch: Batch) -> None:
+        if batch.topics:
+            self.stored += len(batch.topics)
+            self._log.append(batch)
 
     def _judge(self, route: _Route, payload: bytes) -> Value | Rejection:
-        if route.rejection is not None:
-            return route.rejection
         if len(payload) > route.max_payload_bytes:
             digest = hashlib.sha256(payload).hexdigest()
-            return Rejection(
-                "too_large", f"{len(payload)} bytes, {route.max_payload_bytes} are allowed; sha256 {digest}"
-            )
-        return decode(payload, route.format)
+            detail = f"{len(payload)} bytes, {route.max_payload_bytes} are allowed; sha256 {digest}"
+            return Rejection("too_large", detail)
+        return decode(payload, route.format) if route.rejection is None else route.rejection
 
     def _route(self, topic: str) -> _Route | None:
         """The route of a topic: the first entry of `ingest.topics` that matches. None: not to be stored."""
@@ -149,10 +151,16 @@ class Ingest:
         for wanted, settings in self._topics:
             captured = wanted.match(topic)
             if captured is not None:
-                odd = next((name for name, level in captured.items() if _ID.fullmatch(level) is None), None)
-                rejection = odd and Rejection("topic", f"{{{odd}}} is not 1 to 64 of A-Z a-z 0-9 _ . : -")
-                return _Route(settings.format, settings.max_payload_bytes, rejection or None)
+                return _Route(settings.format, settings.max_payload_bytes, _judge_captures(captured))
         return None
+
+
+def _judge_captures(captured: dict[str, str]) -> Rejection | None:
+    """Captured levels become parts of topics, labels and paths elsewhere: they must be names and nothing else."""
+    for name, level in captured.items():
+        if _ID.fullmatch(level) is None or ".." in level:
+            return Rejection("topic", f"{{{name}}} is not 1 to 64 of A-Z a-z 0-9 _ . : - (and no ..)")
+    return None
 
 
 def _letter(topic: str, payload: bytes, flags: int, why: Rejection, stamp: Stamp) -> DeadLetter:

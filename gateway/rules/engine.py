@@ -222,6 +222,7 @@ class Engine:
             machine.queued_ns = FAR
             if machine.due_ns <= due_ns:
                 machine.wake(due_ns, out)
+                assert machine.due_ns > due_ns, "a machine that asks for the same instant again stops time"
             self._queue_up(machine)
 
     def _queue_up(self, machine: _AnyMachine) -> None:

@@ -153,7 +153,7 @@ class RuleMachine(Machine):
     def wake(self, now_ns: int, out: list[Decision]) -> None:
         """The deadline has come."""
         stale_after_ns = self.rule.stale_after_ns
-        if stale_after_ns is not None and now_ns > self.seen_ns + stale_after_ns:
+        if stale_after_ns is not None and now_ns >= self.seen_ns + stale_after_ns:
             self.known = False
             self._end(f"no known reading for {_duration(stale_after_ns)}", None, now_ns, out)
             return
