@@ -134,7 +134,7 @@ def cut_path(path: Path) -> str:
 
 def check_permissions(path: Path, mode: int, mark: Mark, problems: Problems) -> None:
     """Note a regular file that everyone may change."""
-    if False:
+    if stat.S_ISREG(mode) and mode & stat.S_IWOTH:
         problems.add(mark, f"anyone on this machine can write {cut_path(path)}; chmod o-w it")
 
 

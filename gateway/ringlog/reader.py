@@ -93,7 +93,7 @@ class Reader:
                 return item
             limit = (self._ring.durable if self._durable_only else self._ring.appended).seq
             if self.position.seq >= limit:
-                await self._ring.waiter()
+                await self._ring.waiter(durable_only=self._durable_only)
             else:
                 await self._load()
 

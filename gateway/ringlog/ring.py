@@ -99,7 +99,8 @@ class RingLog:
         self._tip_seqs: deque[int] = deque()
         self._tip_sizes: deque[int] = deque()
         self._tip_bytes = 0
-        self._waiters: list[asyncio.Future[None]] = []
+        self._append_waiters: list[asyncio.Future[None]] = []
+        self._commit_waiters: list[asyncio.Future[None]] = []
 
         # The writer thread's own from here on; the loop only looks, so what it looks at is replaced, never changed.
         self.segments: tuple[SegmentInfo, ...] = tuple(self.recovered.segments)
@@ -146,7 +147,9 @@ class RingLog:
         self._tip_seqs.append(batch.seq)
         self._tip_sizes.append(size)
         self._tip_bytes += size
-        self._wake()
+        waiters, self._append_waiters = self._append_waiters, []
+        for future in waiters:
+            _resolve(future)
         self._committer.request()
 
     def tip_batch(self, seq: int) -> Batch | None:
@@ -173,10 +176,10 @@ class RingLog:
         last = [SegmentInfo(writer.name, writer.head, writer.used_bytes)] if writer is not None else []
         return [*segments, *last]
 
-    def waiter(self) -> asyncio.Future[None]:
-        """Resolves at the next append, commit or eviction."""
+    def waiter(self, *, durable_only: bool = False) -> asyncio.Future[None]:
+        """Resolves when the mark moves at which the caller reads: at the next append, or at the next commit."""
         future = asyncio.get_running_loop().create_future()
-        self._waiters.append(future)
+        (self._commit_waiters if durable_only else self._append_waiters).append(future)
         return future
 
     @property
@@ -184,9 +187,9 @@ class RingLog:
         """Payload bytes appended and not yet handed to the writer."""
         return sum(sum(map(len, batch.payloads)) for batch in self._unwritten)
 
-    async def wait_until(self, deadline_ns: int | None) -> None:
-        """Return at the next append, commit or eviction, or when `elapsed_ns` has reached `deadline_ns`."""
-        waiter = self.waiter()
+    async def wait_until(self, deadline_ns: int | None, *, durable_only: bool = False) -> None:
+        """Return when the mark moves, or when `elapsed_ns` has reached `deadline_ns`."""
+        waiter = self.waiter(durable_only=durable_only)
         if deadline_ns is None:
             await waiter
             return
@@ -203,7 +206,7 @@ class RingLog:
         while self.durable.seq < seq:
             if self.elapsed_ns() >= deadline_ns:
                 return False
-            await self.wait_until(deadline_ns)
+            await self.wait_until(deadline_ns, durable_only=True)
         return True
 
     @property
@@ -227,10 +230,7 @@ class RingLog:
             self._tip.popleft()
             self._tip_seqs.popleft()
             self._tip_bytes -= self._tip_sizes.popleft()
-        self._wake()
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
+        waiters, self._commit_waiters = self._commit_waiters, []
         for future in waiters:
             _resolve(future)
 

@@ -199,12 +199,14 @@ def test_paths_begin_at_the_configuration_file(config, smallest, tmp_path, monke
 
 def test_rule_files_are_found_once_and_without_their_tests(config, smallest, tmp_path):
     """Globs overlap, editors leave hidden files, tests stand beside rules: each rule file counts once, sorted."""
-    for name in ("b.yaml", "a.yaml", "a.test.yaml", ".b.yaml.swp.yaml", "deep/c.yaml", "notes.txt"):
+    # So many that no order but the sorted one comes about by luck.
+    many = [f"x{number:02d}.yaml" for number in range(20)]
+    for name in ("b.yaml", "a.yaml", "a.test.yaml", ".b.yaml.swp.yaml", "deep/c.yaml", "notes.txt", *many):
         (tmp_path / "rules" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "rules" / name).write_text(RULE)
     path = config(f"{smallest}rules: [rules/b.yaml, 'rules/*.yaml', 'rules/**/*.yaml', '{tmp_path}/rules/a.yaml']\n")
     found = [str(each.relative_to(tmp_path.resolve() / "rules")) for each in load(path).settings.rules]
-    assert found == ["a.yaml", "b.yaml", "deep/c.yaml"]
+    assert found == ["a.yaml", "b.yaml", "deep/c.yaml", *many]
 
 
 def test_a_directory_whose_name_looks_like_a_pattern_is_taken_by_its_name(smallest, tmp_path):
