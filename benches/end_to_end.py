@@ -37,7 +37,10 @@ from gateway.config.settings import (
     Settings,
     TopicSettings,
 )
+from gateway.ingest import Ingest
 from gateway.observe import log
+from gateway.ringlog import RingLog
+from gateway.rules.engine import Engine
 from gateway.rules.language import load_rules
 
 SHAPES = ((8, 1_000), (64, 20), (64, 1))
@@ -89,12 +92,11 @@ async def _serve(pipe, home: Path, broker_port: int | None, expected: int) -> No
         forward=(FileSinkSettings(name="file", path=home / "out.jsonl", batch_records=5_000, window_records=20_000),),
         http=None,
     )
-    gateway = Gateway(settings, load_rules([home / "rules.yaml"]), SystemClock())
     meter = Meter()
-    meter.wrap(gateway.ingest, "_accept_plain", "decode+append")
-    meter.wrap(gateway.ingest, "_accept_mixed", "decode+append")
-    meter.wrap(gateway.store.events, "write", "write+sync")
-    meter.wrap(gateway.engine, "run", "rules")
+    meter.wrap(Ingest, "accept", "decode+append")
+    meter.wrap(RingLog, "write", "write+sync")
+    meter.wrap(Engine, "run", "rules")
+    gateway = Gateway(settings, load_rules([home / "rules.yaml"]), SystemClock())
     await gateway.start()
     while broker_port and not gateway.broker.stats.connected:
         await gateway.store.events.wait_until(gateway.store.events.elapsed_ns() + 10_000_000)

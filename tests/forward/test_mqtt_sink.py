@@ -203,7 +203,7 @@ async def test_a_broker_killed_in_mid_stream_costs_nothing_that_it_had_not_ackno
     mosquitto.kill()
     await until(lambda: not runner.up)
     await relay.cut()  # so that the witness is back before the sink: a broker acknowledges without subscribers, too
-    acknowledged = runner.status().delivered
+    acknowledged = runner.status().delivered + 500  # one send may be half acknowledged and not yet accounted for
     mosquitto.start()
     await listener.ready()
     await relay.open()
