@@ -5,7 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-SERVERS := mosquitto mosquitto-clients victoria-metrics
+SERVERS := mosquitto mosquitto-clients victoria-metrics openssl strace systemd
+# Debian puts brokers where only root looks.
+export PATH := $(PATH):/usr/sbin:/sbin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 .DEFAULT_GOAL := help
@@ -69,7 +71,8 @@ $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/pytho
 	@touch $@ $(VENV)/.installed
 
 servers:
-	@command -v mosquitto >/dev/null && command -v mosquitto_pub >/dev/null && command -v victoria-metrics >/dev/null \
-	  || PATH=$$PATH:/usr/sbin command -v mosquitto >/dev/null && command -v mosquitto_pub >/dev/null && command -v victoria-metrics >/dev/null \
-	  || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SERVERS) openssl; } \
-	  || { echo "the tests need $(SERVERS): apt-get install $(SERVERS)"; exit 1; }
+	@missing=""; for each in mosquitto mosquitto_pub victoria-metrics openssl strace systemd-analyze; do \
+	  command -v $$each >/dev/null || missing="$$missing $$each"; done; \
+	if [ -n "$$missing" ]; then \
+	  { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SERVERS); } \
+	  || { echo "the tests need$$missing: apt-get install $(SERVERS)"; exit 1; }; fi
