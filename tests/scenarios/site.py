@@ -73,7 +73,9 @@ class Upstream:
 class GatewayProcess:
     """`gateway run` in a process of its own."""
 
-    def __init__(self, home: Path, upstream: Upstream, broker_port: int | None) -> None:
+    def __init__(
+        self, home: Path, upstream: Upstream, broker_port: int | None, rules: str = f"{ROOT}/rules/*.yaml"
+    ) -> None:
         self.home = home
         self.port = free_port()
         self.http_port = free_port()
@@ -85,7 +87,7 @@ gateway: {{id: scenario, data_dir: ./data}}
 mqtt: {{{mqtt}}}
 ingest:
   topics: [{{topic: "devices/{{device}}/{{type}}"}}, {{topic: "devices/{{device}}/heater/state"}}]
-rules: [{ROOT}/rules/*.yaml]
+rules: ["{rules}"]
 forward:
   - {{name: cloud, type: http, url: "http://127.0.0.1:{upstream.port}/events", retry: {{base: 100ms, max: 1s}}}}
 http: {{listen: "127.0.0.1:{self.http_port}"}}
