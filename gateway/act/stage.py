@@ -48,7 +48,11 @@ class ActStage:
         self._uncommitted = cursor is None
 
     async def recover(self) -> None:
-        """Carry out what the log shows as decided and not ended, up to its present end."""
+        """Carry out what the log shows as decided and not ended, up to its present end.
+
+        Raises:
+            StorageError: if the cursor cannot be stored. Without one, a crash would lose what is decided from now on.
+        """
         waiting: dict[str, tuple[int, Decision]] = {}
         while self._reader.position.seq < self._log.appended.seq:
             item = await self._reader.read(_RECORDS_PER_TURN)
@@ -62,6 +66,8 @@ class ActStage:
         if waiting:
             self._uncommitted = True
             self._dispatcher.recover(list(waiting.values()), self._log.elapsed_ns())
+        if self._uncommitted:
+            await self.commit()
 
     async def run(self) -> None:
         """Carry out decisions until cancelled."""

@@ -71,7 +71,9 @@ async def test_every_puback_leaves_after_its_sync_and_in_order(tmp_path):
     upstream = Upstream()
     gateway = GatewayProcess(tmp_path, upstream, None)
     config = gateway.config.read_text()
-    gateway.config.write_text(config[: config.index("rules:")] + config[config.index("\nhttp:") :])  # no sink, no cursor
+    gateway.config.write_text(
+        config[: config.index("rules:")] + config[config.index("\nhttp:") :]
+    )  # no sink, no cursor
     trace = tmp_path / "trace"
     command = [strace, "-f", "-qq", "-s", "64", "-e", "trace=fdatasync,write,writev,sendto,sendmsg", "-o", trace]
     with (tmp_path / "gateway.log").open("ab") as log:

@@ -49,9 +49,9 @@ def reference(payload: bytes) -> object:
             raise _RefusedError
         if isinstance(value, str):
             judge(value)
-        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise _RefusedError
-        elif isinstance(value, float) and abs(value) == float("inf"):
+        elif (isinstance(value, int) and not -(2**63) <= value < 2**63) or (
+            isinstance(value, float) and abs(value) == float("inf")
+        ):
             raise _RefusedError
         for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
             walk(inner, depth + 1)

@@ -26,7 +26,10 @@ def with_keys(count: int) -> bytes:
 
 
 GOOD_JSON = {
-    "a flat object": (b'{"t":21.5,"n":3,"s":"ok","b":true,"z":null}', {"t": 21.5, "n": 3, "s": "ok", "b": True, "z": None}),
+    "a flat object": (
+        b'{"t":21.5,"n":3,"s":"ok","b":true,"z":null}',
+        {"t": 21.5, "n": 3, "s": "ok", "b": True, "z": None},
+    ),
     "white space everywhere": (b' \r\n\t{ "t" : 1 ,\n"u"\t:\r2 } \n', {"t": 1, "u": 2}),
     "a time of day in a string": (b'{"at":"2026-11-23T17:09:07Z","t":1}', {"at": "2026-11-23T17:09:07Z", "t": 1}),
     "a string that begins with a colon": (b'{"a":":b","c":"d : e"}', {"a": ":b", "c": "d : e"}),
