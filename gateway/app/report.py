@@ -63,7 +63,7 @@ class Reporter:
         found = []
         if store.committer.failure is not None:
             found.append(f"the disk is lost: {store.committer.failure}")
-        elif store.events.waiting_for_space or store.dead_letters.ring.waiting_for_space:
+        elif store.events.chain.waiting_for_space or store.dead_letters.ring.chain.waiting_for_space:
             found.append("the disk is full: nothing is acknowledged until there is space")
         elif (stalled_s := store.committer.stalled_s()) > _STALL_S:
             found.append(f"the disk has not taken a write for {stalled_s:.0f} s")
@@ -79,14 +79,14 @@ class Reporter:
             durable_seq=ring.durable.seq,
             appended=ring.appended.seq - self._appended_at_start,
             events=ring.appended.ordinal - ring.floor.ordinal,
-            bytes=ring.size_bytes,
+            bytes=ring.layout.size_bytes,
             max_bytes=self._gateway.settings.log.max_size_bytes,
-            segments=len(ring.on_disk()),
+            segments=len(ring.layout.segments),
             pending_bytes=ring.unwritten_bytes,
-            written_bytes=ring.written_bytes + store.dead_letters.ring.written_bytes,
+            written_bytes=ring.chain.written_bytes + store.dead_letters.ring.chain.written_bytes,
             syncs=store.committer.syncs,
             sync=store.committer.latency.snapshot(),
-            evicted={"size": ring.evicted_events} if ring.evicted_events else {},
+            evicted={"size": ring.chain.evicted_events} if ring.chain.evicted_events else {},
             damaged=len(ring.recovered.damaged),
         )
 
@@ -163,6 +163,6 @@ class Reporter:
         ring = letters.ring
         return DeadLetterStatus(
             records=ring.appended.seq - ring.floor.seq,
-            bytes=ring.size_bytes,
+            bytes=ring.layout.size_bytes,
             max_bytes=self._gateway.settings.log.dead_letters_max_size_bytes,
         )

@@ -98,7 +98,7 @@ class Reader:
                 await self._load()
 
     async def _load(self) -> None:
-        segments = self._ring.on_disk()
+        segments = self._ring.layout.segments
         until = self._ring.tip_start()
         position, place = self.position, self._place
         items, self._place = await asyncio.to_thread(
@@ -110,7 +110,7 @@ class Reader:
 def _read_piece(
     storage: Storage,
     ring: RingLog,
-    segments: list[SegmentInfo],
+    segments: tuple[SegmentInfo, ...],
     until: Position,
     position: Position,
     place: tuple[str, int, int],

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 from gateway.errors import LogInUseError, StorageError
 from gateway.ringlog import snapshot
+from gateway.ringlog.chain import RingSettings
 from gateway.ringlog.committer import Committer
 from gateway.ringlog.cursor import CursorStore
 from gateway.ringlog.deadletters import DeadLetters
 from gateway.ringlog.reader import Reader
-from gateway.ringlog.ring import RingLog, RingSettings
+from gateway.ringlog.ring import RingLog
 from gateway.ringlog.storage import DiskStorage
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ async def test_one_large_job_is_spread_over_segments(tmp_path, clock, make_batch
     for _ in range(40):
         store.events.append(make_batch([b"x" * 1_000] * 50))
     await store.committer.flush()
-    sizes = [segment.size_bytes for segment in store.events.on_disk()]
+    sizes = [segment.size_bytes for segment in store.events.layout.segments]
     assert max(sizes) <= 64 * 1024
     assert sum(sizes) <= 256 * 1024 + 64 * 1024
     await store.close()

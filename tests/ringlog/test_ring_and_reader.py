@@ -45,7 +45,7 @@ async def test_records_come_back_in_order_from_memory_and_from_disk(open_store, 
     found, gaps = await read_all(store)
     assert found == [(n, f"{n:08d}".encode()) for n in range(400)]
     assert gaps == []
-    assert len(store.events.on_disk()) > 1, "the test is meant to cross segments"
+    assert len(store.events.layout.segments) > 1, "the test is meant to cross segments"
 
 
 @pytest.mark.parametrize("max_records", [1, 3, 7, 1_000])
@@ -88,7 +88,7 @@ async def test_the_ring_stays_within_its_size_and_announces_what_it_gave_up(open
     for first in range(0, 3_000, 50):
         store.events.append(make_batch(payloads(first, 50)))
         await store.committer.flush()
-        assert store.events.size_bytes <= small.max_size_bytes + small.segment_size_bytes
+        assert store.events.layout.size_bytes <= small.max_size_bytes + small.segment_size_bytes
     found, gaps = await read_all(store)
     (gap,) = gaps
     assert gap.reason == "evicted"
@@ -239,7 +239,7 @@ async def test_an_io_error_loses_nothing_and_nothing_is_synced_twice(
         await store.committer.flush()
     await asyncio.sleep(0)
     assert acknowledged == list(range(30, 130, 10))
-    assert store.events.abandoned_segments == 1
+    assert store.events.chain.abandoned_segments == 1
     await store.close()
     report = verify(tmp_path / "data")
     assert report.sound
@@ -269,12 +269,12 @@ async def test_a_full_disk_gives_up_the_oldest_segment(open_store, make_batch, f
     """Law: ENOSPC is a condition, not an error: the ring shrinks and goes on."""
     store = open_store(storage=faulty)
     await fill(store, make_batch, 0, 400)
-    before = len(store.events.segments)
+    before = len(store.events.layout.sealed)
     faulty.fail("allocate", 1, full_error, times=2)
     await fill(store, make_batch, 400, 200)
     assert store.committer.failure is None
-    assert store.events.evicted_segments >= 2
-    assert len(store.events.segments) <= before
+    assert store.events.chain.evicted_segments >= 2
+    assert len(store.events.layout.sealed) <= before
     found, gaps = await read_all(store)
     assert gaps[0].events + len(found) == 600
 
