@@ -162,3 +162,11 @@ def _status(**changes) -> s.GatewayStatus:
         "dead_letters": s.DeadLetterStatus(records=5, bytes=1_000),
     }  # fmt: skip
     return s.GatewayStatus(**(fields | changes))
+
+
+@pytest.fixture(autouse=True)
+def an_ordinary_terminal(monkeypatch):
+    """Wherever the tests run: rich draws 80 columns on a dumb terminal, however wide it is told to be."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from gateway.config.settings import LogSettings
 from gateway.ringlog import Store
 from gateway.ringlog.storage import DiskFile, DiskStorage
@@ -47,6 +49,6 @@ async def test_a_segment_that_has_appeared_leaves_at_the_front_or_not_at_all(tmp
         await store.committer.flush()
     await store.close()
     assert len(seen) > 100
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in pairwise(seen):
         assert list(after) == sorted(set(after))
         assert [name for name in before if name >= (after[0] if after else "")] == [n for n in after if n in before]
