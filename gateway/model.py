@@ -311,7 +311,8 @@ class Outcome(msgspec.Struct, frozen=True, tag="outcome"):
 
     decision_id: str
     state: str
-    """`sent`, `confirmed`, `unconfirmed` (all tries used), `denied` (interlock), `expired` (too old to act on)."""
+    """`sent`, `confirmed`, `unconfirmed` (all tries used), `superseded` (a newer command to the same actuator), `denied`
+    (interlock), `expired` (too old to act on)."""
     detail: str
     elapsed_ns: int
 
@@ -324,3 +325,5 @@ class ActuatorLimits(NamedTuple):
     max_on_s: float | None = None
     safe: Command | None = None
     """What to send at shutdown or when the engine or the disk is lost; None: leave it as it is."""
+    off: Command | None = None
+    """What to send when `max_on_s` is over, whatever the safe state is; None: `safe`, if that is off."""

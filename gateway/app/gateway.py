@@ -1,12 +1,19 @@
 """The gateway as one object: every stage built, wired, started, and drained in a stated order.
 
-Draining, within `DRAIN_S`:
+Draining, within `DRAIN_S` on a disk that answers:
 
 1. receivers stop reading; what they have brought is written, synced and acknowledged;
 2. rules and act stop; actuators are sent their safe commands while their connections still stand;
 3. rule state and the cursor of act are saved;
 4. sinks end the send in flight and store their cursors;
 5. connections, web and the log are closed.
+
+Invariants:
+- What leaves last for an actuator is its safe command, also when the disk is lost: it is sent when the disk fails, and
+  again once nobody is left who could contradict it.
+- A device that was away while its actuator was commanded hears the last command when it subscribes. The listener keeps
+  it in memory, so that it never outlives the gateway that stands behind it.
+- Neither rule state nor the cursor of act is saved before both have caught up with the log.
 """
 
 from __future__ import annotations
@@ -51,11 +58,16 @@ if TYPE_CHECKING:
     from gateway.model import Value
     from gateway.mqtt.client import BrokerClient
     from gateway.observe.status import GatewayStatus
+    from gateway.ringlog.storage import Storage
     from gateway.rules.compiled import RuleSet
     from gateway.web.server import WebServer
 
 DRAIN_S = 10.0
+_STEP_S = DRAIN_S / 3
+"""No step takes more, so that one that hangs leaves time for those behind it."""
 _SINK_DRAIN_S = 3.0
+_CLOSE_S = 1.0
+"""What the log has at least to write its last, however late it is."""
 _SINK_KINDS: dict[type[SinkSettings], str] = {
     MqttSinkSettings: "mqtt",
     HttpSinkSettings: "http",
@@ -67,8 +79,14 @@ _SINK_KINDS: dict[type[SinkSettings], str] = {
 class Gateway:
     """One gateway. `start`, then `run` until told to stop, then `drain`."""
 
-    def __init__(self, settings: Settings, rules: RuleSet, clock: Clock) -> None:
+    def __init__(self, settings: Settings, rules: RuleSet, clock: Clock, storage: Storage | None = None) -> None:
         """Open the data directory and build every stage. Nothing runs yet.
+
+        Args:
+            settings: the whole configuration.
+            rules: what is to be decided.
+            clock: what time it is.
+            storage: the disk; tests hand in a worse one.
 
         Raises:
             StorageError: the data directory cannot be used.
@@ -80,8 +98,10 @@ class Gateway:
         """Set when the disk is lost or a task has ended that should have run on."""
         self.started_mono_ns = clock.mono_ns()
         self.ready = False
+        self._caught_up = False
+        self._two_state = {topic for topic, limits in rules.actuators.items() if limits.safe is not None}
 
-        self.store = Store(settings.data_dir, settings.gateway_id, settings.log, clock, self._disk_lost)
+        self.store = Store(settings.data_dir, settings.gateway_id, settings.log, clock, self._disk_lost, storage)
         self.journal = Journal(self.store.events)
         self.ingest = Ingest(settings.topics, self.store.events, self.store.dead_letters, self.store.committer)
         self.listener = self._build_listener()
@@ -158,7 +178,9 @@ class Gateway:
     def _publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> int:
         reached = 0
         if self.listener is not None:
-            reached += self.listener.publish(topic, payload, qos=qos, retain=retain)
+            # At the start no device is connected yet, and some are away at any time: on or off waits for them.
+            keep = retain or topic in self._two_state
+            reached += self.listener.publish(topic, payload, qos=qos, retain=keep)
         if self.broker is not None:
             reached += self.broker.publish(topic, payload, qos=qos, retain=retain)
         return reached
@@ -172,8 +194,12 @@ class Gateway:
             GatewayError: a port is taken, or the disk cannot be read.
         """
         self._tell_recovery()
-        await self.act.recover()
-        await self.rules.recover()
+        try:
+            await self.act.recover()
+            await self.rules.recover()
+        except OSError as error:
+            raise StorageError(f"cannot read the log in {self.settings.data_dir}: {error.strerror or error}") from error
+        self._caught_up = True
         self._spawn(self.rules.run(), "rules", self._stage_tasks)
         self._spawn(self.rules.keep_snapshots(), "rules.snapshots", self._stage_tasks)
         self._spawn(self.act.run(), "act", self._stage_tasks)
@@ -188,8 +214,6 @@ class Gateway:
                 http = self.settings.http
                 assert http is not None, "there is a server only if it is configured"
                 raise GatewayError(f"http: cannot listen on {http.host}:{http.port}: {error.strerror}") from error
-            assert self.settings.http is not None, "there is a server only if it is configured"
-            events.listening("http", f"{self.settings.http.host}:{self.web.port}")
         if self.listener is not None:
             await self.listener.start()
         if self.broker is not None:
@@ -228,7 +252,7 @@ class Gateway:
             return
         error = task.exception()
         if error is not None:
-            if not isinstance(error, StorageError):
+            if error is not self.store.committer.failure:  # that one has been told
                 events.task_failed(task.get_name(), error)
             self.failed.set()
 
@@ -248,6 +272,8 @@ class Gateway:
         """End in the order that the module states. Returns whether every step was done in time."""
         self.ready = False
         done = True
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + DRAIN_S
         for step in (
             self._stop_receiving,
             self._stop_acting,
@@ -256,13 +282,18 @@ class Gateway:
             self._disconnect,
         ):
             try:
-                async with asyncio.timeout(DRAIN_S / 3):
+                async with asyncio.timeout_at(min(loop.time() + _STEP_S, end_s)):
                     await step()
             except (TimeoutError, GatewayError, OSError) as error:
                 events.task_failed(f"drain.{step.__name__.lstrip('_')}", error)
                 done = False
-        with suppress(StorageError):
-            await self.store.close()
+        try:
+            async with asyncio.timeout_at(max(end_s, loop.time() + _CLOSE_S)):
+                with suppress(StorageError):
+                    await self.store.close()
+        except TimeoutError as error:  # the disk stalls; what it has not taken, nobody was told it had
+            events.task_failed("drain.close", error)
+            done = False
         return done and self.store.committer.failure is None
 
     async def _stop_receiving(self) -> None:
@@ -278,14 +309,13 @@ class Gateway:
 
     async def _stop_acting(self) -> None:
         await _end(self._stage_tasks)
-        if self.store.committer.failure is None:
-            self._make_safe("the gateway stops")
+        self._make_safe("the gateway stops")
         await self._flush()
 
     async def _save(self) -> None:
-        if self.store.committer.failure is None:
-            await self.rules.save()
+        if self._caught_up and self.store.committer.failure is None:
             await self.act.commit()
+            await self.rules.save()  # the larger one, for which a full disk may have no room
 
     async def _stop_forwarding(self) -> None:
         await asyncio.gather(*(runner.drain(_SINK_DRAIN_S) for runner in self.runners))

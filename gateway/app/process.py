@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     from gateway.rules.compiled import RuleSet
 
 FINE, FOUND_WRONG = 0, 1
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_gateway(settings: Settings, rules: RuleSet) -> int:
     """Run until SIGTERM or SIGINT, then drain. Returns the process's exit code."""
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        return runner.run(_live(settings, rules))
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(_live(settings, rules))
+    finally:
+        # What is left is to exit. One more signal would only take the exit code away.
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -42,16 +48,18 @@ def new_loop() -> asyncio.AbstractEventLoop:
 async def _live(settings: Settings, rules: RuleSet) -> int:
     clock = SystemClock()
     events.started(settings.gateway_id, installed_version(), str(settings.path or ""))
+    loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     cause = ["a task failed"]
 
-    def on_signal(name: str) -> None:
-        cause[0] = name
-        stop.set()
+    def on_signal(number: int, _frame: object) -> None:
+        cause[0] = signal.Signals(number).name
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(stop.set)
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, signal.Signals(number).name)
+    for number in _ENDING:
+        # Not the loop's own handlers: those go when it closes, and the default in their place would kill the process.
+        signal.signal(number, on_signal)
     try:
         gateway = Gateway(settings, rules, clock)
     except GatewayError as error:

@@ -26,6 +26,9 @@ def demo(
     if isinstance(wanted_s, Wrong) or wanted_s < _SHORTEST_S:
         detail = wanted_s.message if isinstance(wanted_s, Wrong) else f"at least {_SHORTEST_S:.0f}s"
         raise typer.BadParameter(detail, param_hint="--for")
+    if data_dir is not None and (data_dir / "data").exists():
+        # Its counts go on from the earlier run's, and today's upstream has not seen what was delivered then.
+        raise typer.BadParameter(f"{data_dir} holds the data of an earlier run", param_hint="--data-dir")
 
     from gateway.cli.demo_run import run_demo
 

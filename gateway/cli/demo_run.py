@@ -88,7 +88,8 @@ class _Demo:
         fleet = Fleet(f"mqtt://{_HOST}:{gateway.listener.port}", devices=self._devices, seed=self._seed, speed=SPEED)
         stop = asyncio.Event()
         with suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
         self._started_s = _now_s()
         async with asyncio.TaskGroup() as tasks:
             sim = tasks.create_task(fleet.run(stop), name="demo.fleet")

@@ -78,6 +78,7 @@ def actuator_limits(rules: Iterable[Rule], thermostats: Iterable[Thermostat]) ->
                 min_off_s=bounds.min_off_ns / 1e9,
                 max_on_s=None if bounds.max_on_ns is None else bounds.max_on_ns / 1e9,
                 safe=safe.get(command.topic),
+                off=command,
             )
     return limits
 

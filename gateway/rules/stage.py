@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from gateway.errors import StorageError
 from gateway.model import Batch, Decision, Gap, Kind, Position, Value
 from gateway.observe import events
 
@@ -136,7 +137,18 @@ class RulesStage:
             except TimeoutError:
                 pass
             if self._unsaved_records:
-                await self.save()
+                await self._save_or_tell()
+
+    async def _save_or_tell(self) -> None:
+        """A snapshot that the disk has no room for only makes the next start slower: the former one still stands."""
+        unsaved_records = self._unsaved_records
+        try:
+            await self.save()
+        except StorageError as error:
+            if self._store.committer.failure is not None:
+                raise
+            self._unsaved_records += unsaved_records
+            events.disk_failed("rules", operation="snapshot", error=str(error))
 
     async def save(self) -> None:
         """Save the state at the present position; durable when this returns.

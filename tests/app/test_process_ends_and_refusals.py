@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import subprocess
 import sys
-import threading
 
-import paho.mqtt.client as paho
 import pytest
 
+from tests.app.peer import Peer
 from tests.scenarios.site import ROOT, GatewayProcess, Upstream, free_port, until
 
 DRAIN_S = 10.0
@@ -31,34 +29,6 @@ thermostats:
       "on": {state: "ON"}
       "off": {state: "OFF"}
 """
-
-
-class Peer:
-    """A paho client that publishes at QoS 1, and keeps what it gets."""
-
-    def __init__(self, port: int, *topics: str) -> None:
-        self.acknowledged: set[int] = set()
-        self.messages: list[tuple[str, bytes]] = []
-        self._subscribed = threading.Event()
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"peer-{free_port()}")
-        self.client.on_publish = lambda _c, _u, mid, _r, _p: self.acknowledged.add(mid)
-        self.client.on_message = lambda _c, _u, message: self.messages.append((message.topic, message.payload))
-        self.client.on_subscribe = lambda *_: self._subscribed.set()
-        self.client.connect("127.0.0.1", port)
-        self.client.loop_start()
-        for topic in topics:
-            self.client.subscribe(topic, 1)
-        if topics:
-            assert self._subscribed.wait(10)
-
-    def publish(self, topic: str, fields: dict) -> int:
-        """Publish; the packet id."""
-        return self.client.publish(topic, json.dumps(fields), qos=1).mid
-
-    def close(self) -> None:
-        """Disconnect and end the thread."""
-        self.client.disconnect()
-        self.client.loop_stop()
 
 
 @pytest.fixture
@@ -195,3 +165,30 @@ async def test_readiness_and_the_end_are_told_to_the_service_manager(gateway, mo
             heard.append(await asyncio.to_thread(manager.recv, 100))
     assert heard[0] == b"READY=1"
     assert set(heard[1:-1]) == {b"WATCHDOG=1"}
+
+
+async def test_a_second_sigterm_does_no_harm_and_an_upstream_that_refuses_delays_nothing(gateway):
+    """Law L10: further signals change nothing: safe, saved, exit code 0, and all of it sent after the restart."""
+    await gateway.start()  # nobody listens where the sink posts to
+    peer = await asyncio.to_thread(Peer, gateway.port, "devices/living/heater/set")
+    mids = {peer.publish("devices/living/climate", {"temperature": 25, "seq": n}) for n in range(100)}
+    await until(lambda: mids <= peer.acknowledged, "every publish is acknowledged")
+    heard = len(peer.messages)
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    gateway.process.terminate()
+    await until(lambda: gateway.log_entries("stopping"), "it stops")
+    while gateway.process.poll() is None:
+        gateway.process.terminate()
+        await asyncio.sleep(0.01)
+    assert gateway.process.returncode == 0
+    assert loop.time() - started_s < DRAIN_S
+    assert gateway.log_entries("stopped")[-1]["drained"] is True
+    await until(lambda: len(peer.messages) > heard, "the safe command came")
+    assert peer.messages[-1] == ("devices/living/heater/set", b'{"state":"OFF"}')
+    peer.close()
+    await gateway.upstream.up()
+    await gateway.start()
+    await until(gateway.is_drained, "after the restart everything is forwarded")
+    assert [seq for topic, seq in gateway.upstream.arrivals] == list(range(100))
+    assert gateway.stop() == 0
