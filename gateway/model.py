@@ -311,8 +311,8 @@ class Outcome(msgspec.Struct, frozen=True, tag="outcome"):
 
     decision_id: str
     state: str
-    """`sent`, `confirmed`, `unconfirmed` (all tries used), `superseded` (a newer command to the same actuator), `denied`
-    (interlock), `expired` (too old to act on)."""
+    """`sent`, `confirmed`, `unconfirmed` (all tries used), `superseded` (by a newer command to the same actuator),
+    `denied` (interlock), `expired` (too old to act on)."""
     detail: str
     elapsed_ns: int
 
