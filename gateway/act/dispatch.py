@@ -6,6 +6,10 @@ Decisions arrive from the log, in its order. A command passes the interlock and 
 Invariants:
 - What is recorded as having an end is never carried out again, whatever is read twice.
 - Nothing here waits: messages are handed to `publish`, notifications to `notify`, records to `record`.
+- A decision that cannot be carried out (a topic that is none) comes to an end as well: it never stops the stage, nor
+  the next start.
+- Only a fresh report that came after the command confirms it.
+- What the interlock wants switched off is a decision like any other: logged, confirmed, tried again.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ import msgspec
 from gateway.act.interlock import Deny, Expired, Interlock
 from gateway.act.outbox import Ended, Outbox, Send
 from gateway.act.records import decode_records
-from gateway.model import RETAINED, Batch, Command, Decision, Notify, Outcome, Publish
+from gateway.model import NOT_FRESH, Batch, Command, Decision, Notify, Outcome, Publish
+from gateway.mqtt.topics import topic_problem
 from gateway.observe import events
 
 if TYPE_CHECKING:
@@ -29,6 +34,10 @@ if TYPE_CHECKING:
 
         def __call__(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> int:
             """Args as in MQTT; `payload` in bytes."""
+
+
+INTERLOCK = "interlock"
+"""Stands in the place of a rule's id where the interlock itself decided."""
 
 
 class Dispatcher:
@@ -51,7 +60,8 @@ class Dispatcher:
             publish: puts a message on the wire.
             notify: tells a person.
             record: appends to the event log.
-            latency: is told, for each command sent at first try, the seconds since its decision's cause.
+            latency: is told, for each command sent at first try, the seconds since its decision's cause; not for what
+                a restart takes up.
         """
         self._interlock = interlock
         self._outbox = outbox
@@ -65,8 +75,8 @@ class Dispatcher:
     def handle(self, batch: Batch, now_ns: int) -> None:
         """Carry out the decisions of a batch of kind DECISIONS."""
         for seq, record in decode_records(batch):
-            if isinstance(record, Decision):
-                self._carry_out(record, seq, now_ns)
+            if isinstance(record, Decision) and self._carry_out(record, seq, now_ns):
+                self._latency((now_ns - record.elapsed_ns) / 1e9)
 
     def recover(self, open_decisions: Sequence[tuple[int, Decision]], now_ns: int) -> None:
         """After a restart: take up the decisions that the log shows no end for, in the order of the log."""
@@ -79,17 +89,18 @@ class Dispatcher:
         if not expected:
             return
         for index, topic in enumerate(batch.topics):
-            if topic in expected and not batch.flags[index] & RETAINED:
+            if topic in expected and not batch.flags[index] & NOT_FRESH:
                 value = batch.values[index] if batch.values is not None else _decode(batch.payloads[index])
-                self._apply(self._outbox.observe(topic, value, now_ns), now_ns)
-                expected = self._outbox.expected
+                self._apply(self._outbox.observe(topic, value, batch.stamp.elapsed_ns), now_ns)
 
     def tick(self, now_ns: int) -> None:
         """Retry, give up, and switch off what has been on for too long."""
         self._apply(self._outbox.tick(now_ns), now_ns)
+        because = "it has been on for max_on, or nobody knows whether it is off"
         for command in self._interlock.tick(now_ns):
-            events.made_safe(command.topic, cause="on for longer than max_on")
-            self._send(command, now_ns)
+            events.made_safe(command.topic, cause=because)
+            name = f"{INTERLOCK}/{command.topic}/{now_ns}/0"
+            self._record([Decision(name, INTERLOCK, command.topic, command, now_ns, None, because)])
 
     @property
     def deadline_ns(self) -> int | None:
@@ -107,30 +118,44 @@ class Dispatcher:
         wanted = {command.topic: command for command in (*self._interlock.safe_commands(), *commands)}
         for command in wanted.values():
             events.made_safe(command.topic, cause=cause)
+            self._apply(self._outbox.withdraw(command.topic, cause, now_ns), now_ns)
             self._send(command, now_ns)
 
-    def _carry_out(self, decision: Decision, seq: int, now_ns: int) -> None:
+    def _carry_out(self, decision: Decision, seq: int, now_ns: int) -> bool:
+        """Do it, and record its end if it has one by then. Returns whether a command went out."""
         action = decision.action
         if isinstance(action, Command):
-            self._command(decision, action, seq, now_ns)
-        elif isinstance(action, Publish):
-            if (now_ns - decision.elapsed_ns) <= self._interlock.max_age_ns:
-                self._publish(action.topic, action.payload, qos=action.qos, retain=action.retain)
-            self._record([Outcome(decision.id, "sent", "", now_ns)])
+            return self._command(decision, action, seq, now_ns)
+        if isinstance(action, Publish):
+            self._record([self._publish_message(decision, action, now_ns)])
         elif isinstance(action, Notify):
             self._notify(decision, action)
             self._record([Outcome(decision.id, "sent", "", now_ns)])
+        return False
 
-    def _command(self, decision: Decision, command: Command, seq: int, now_ns: int) -> None:
-        verdict = self._interlock.judge(command, decision.elapsed_ns, now_ns)
+    def _publish_message(self, decision: Decision, message: Publish, now_ns: int) -> Outcome:
+        age_ns = now_ns - decision.elapsed_ns
+        if age_ns > self._interlock.max_age_ns:
+            return Outcome(decision.id, "expired", f"{age_ns / 1e9:.0f} s old", now_ns)
+        problem = topic_problem(message.topic)
+        if problem:
+            events.command_denied(message.topic, rule=decision.rule, why=problem)
+            return Outcome(decision.id, "denied", problem, now_ns)
+        self._publish(message.topic, message.payload, qos=message.qos, retain=message.retain)
+        return Outcome(decision.id, "sent", "", now_ns)
+
+    def _command(self, decision: Decision, command: Command, seq: int, now_ns: int) -> bool:
+        problem = topic_problem(command.topic)
+        verdict = Deny(problem) if problem else self._interlock.judge(command, decision.elapsed_ns, now_ns)
         if isinstance(verdict, Expired):
             self._conclude(Outcome(decision.id, "expired", f"{verdict.age_s:.0f} s old", now_ns))
-        elif isinstance(verdict, Deny):
+            return False
+        if isinstance(verdict, Deny):
             events.command_denied(command.topic, rule=decision.rule, why=verdict.reason)
             self._conclude(Outcome(decision.id, "denied", verdict.reason, now_ns))
-        else:
-            self._apply(self._outbox.start(decision, seq, now_ns), now_ns)
-            self._latency((now_ns - decision.elapsed_ns) / 1e9)
+            return False
+        self._apply(self._outbox.start(decision, seq, now_ns), now_ns)
+        return True
 
     def _apply(self, effects: Sequence[Send | Ended], now_ns: int) -> None:
         for effect in effects:
@@ -141,6 +166,7 @@ class Dispatcher:
                 command = effect.decision.action
                 assert isinstance(command, Command), "only commands are confirmed"
                 tries = 1 + (command.expect.retries if command.expect is not None else 0)
+                self._interlock.doubt(command)
                 events.command_unconfirmed(command.topic, rule=effect.decision.rule, tries=tries)
             self._conclude(effect.outcome)
             self._record_otherwise(effect, now_ns)

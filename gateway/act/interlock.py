@@ -109,7 +109,7 @@ class Interlock:
             actuator = self._actuators[command.topic] = _Actuator(now_ns)
         actuator.sent_ns.append(now_ns)
         if command.state == "on":
-            if actuator.state == "off":
+            if actuator.on_since_ns is None:
                 actuator.on_since_ns, actuator.told_off_ns = now_ns, None
             actuator.off_since_ns = None
         elif command.state == "off":
@@ -190,7 +190,7 @@ def _why_not_on(actuator: _Actuator, limits: ActuatorLimits, now_ns: int) -> str
         off_s = (now_ns - actuator.off_since_ns) / 1e9
         if off_s < limits.min_off_s:
             return f"off for {off_s:.0f} s, min_off is {limits.min_off_s:.0f} s"
-    elif actuator.on_since_ns is not None and limits.max_on_s is not None:
+    if actuator.on_since_ns is not None and limits.max_on_s is not None:
         on_s = (now_ns - actuator.on_since_ns) / 1e9
         if on_s >= limits.max_on_s:
             return f"on for {on_s:.0f} s, max_on is {limits.max_on_s:.0f} s"

@@ -36,7 +36,7 @@ def decode_records(batch: Batch) -> Iterator[tuple[int, Decision | Outcome]]:
     for seq, payload in enumerate(batch.payloads, batch.seq):
         try:
             yield seq, _decoder.decode(payload)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
 
 

@@ -29,6 +29,7 @@ REPEATING: dict[str, tuple[str, ...]] = {
     "library_warned": ("library",),
     "log_damaged": (),
     "log_evicted": (),
+    "notification_failed": ("to",),
     "payload_rejected": ("code",),
     "protocol_broken": ("code",),
     "queue_full": ("queue",),
@@ -202,6 +203,11 @@ def made_safe(topic: str, *, cause: str) -> None:
 def notification(to: str, text: str, *, rule: str) -> None:
     """A rule tells a person something."""
     _log.warning("notification", to=to, text=text, rule=rule)
+
+
+def notification_failed(to: str, *, why: str) -> None:
+    """A webhook was not told: it refused, did not answer at any try, or the gateway stops before its turn."""
+    _log.error("notification_failed", to=to, why=why)
 
 
 # Forwarding.

@@ -106,10 +106,10 @@ class Lives:
         """What a rule has decided, oldest first."""
         return [record for record in self.records() if isinstance(record, Decision) and record.rule == rule]
 
-    def outcomes(self, rule: str) -> list[str]:
-        """How what a rule has decided ended, oldest first."""
+    def ends_of(self, decision: Decision) -> list[str]:
+        """What became of a decision; more than one end is one too many."""
         return [
             record.state
             for record in self.records()
-            if isinstance(record, Outcome) and record.decision_id.startswith(f"{rule}/")
+            if isinstance(record, Outcome) and record.decision_id == decision.id
         ]

@@ -115,7 +115,7 @@ async def test_a_decision_that_was_recorded_and_not_carried_out_is_carried_out_a
     await life.say(peer, "devices/a/climate", temperature=31)
     await until(lambda: fired(life), "it is recorded", 6)
     (decision,) = [each for each in life.decisions("warm") if getattr(each.action, "state", None) == "on"]
-    assert life.outcomes("warm") == []
+    assert life.ends_of(decision) == []
     await life.drop()
     for _ in range(2):
         clock.advance(2)
@@ -123,8 +123,7 @@ async def test_a_decision_that_was_recorded_and_not_carried_out_is_carried_out_a
         peer = await life.peer(FAN)
         await until(lambda heard=peer: ON in heard.heard(FAN), "the fan is turned on", 6)
         await life.gateway.store.committer.flush()
-        ended = [record for record in life.records() if getattr(record, "decision_id", "") == decision.id]
-        assert [record.state for record in ended] == ["sent"]
+        assert life.ends_of(decision) == ["sent"]
         await life.drop()
 
 

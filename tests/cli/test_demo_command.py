@@ -38,7 +38,7 @@ def test_it_prints_a_line_a_second_and_ends_with_an_account_that_balances(tmp_pa
     out, err = demo.communicate(timeout=90)
     lines = [line for line in out.splitlines() if LINE.match(line)]
     assert (demo.returncode, err) == (0, "")
-    assert 7 <= len(lines) <= 10, out
+    assert 3 <= len(lines) <= 10, out
     assert any("down" in line for line in lines), "the cut is seen"
     assert "\x1b" not in out
     assert "every event is accounted for, and upstream agrees" in out.splitlines()[-1]
