@@ -47,6 +47,8 @@ class ActStage:
         cursor = store.cursors.load(CURSOR)
         start = Position(cursor.seq, cursor.ordinal) if cursor is not None else self._log.appended
         self._reader = store.reader(start, durable_only=False)
+        self._done = self._reader.position
+        """Behind the last record that was handled; the reader may already hold one that waits for the disk."""
         self._uncommitted = cursor is None
         self._committed_seq = start.seq
 
@@ -69,6 +71,7 @@ class ActStage:
         if waiting:
             self._uncommitted = True
             self._dispatcher.recover(list(waiting.values()), self._log.elapsed_ns())
+        self._done = self._reader.position
         if self._uncommitted:
             await self.commit()
 
@@ -81,8 +84,10 @@ class ActStage:
             if item is None:
                 self._dispatcher.tick(self._log.elapsed_ns())
                 await self._wait()
-            elif isinstance(item, Batch):
-                await self._take(item)
+            else:
+                if isinstance(item, Batch):
+                    await self._take(item)
+                self._done = self._reader.position
 
     async def _take(self, batch: Batch) -> None:
         if batch.kind is Kind.EVENTS:
@@ -114,8 +119,8 @@ class ActStage:
             StorageError: if the disk refuses.
         """
         self._uncommitted = False
-        self._committed_seq = self._reader.position.seq
-        position = self._reader.position
+        position = self._done
+        self._committed_seq = position.seq
         oldest_seq = self._dispatcher.oldest_open_seq
         seq = position.seq if oldest_seq is None else min(position.seq, oldest_seq)
         await self._store.cursors.store(CURSOR, Cursor(seq, position.ordinal))

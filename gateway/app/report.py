@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _STALL_S = 5.0
 """A write that takes longer makes the gateway unhealthy: the disk does not take what it is given."""
-REPLAY_STAGE = "operator"
-"""Notes of replays in the dead-letter log; not letters."""
 
 
 class Reporter:
