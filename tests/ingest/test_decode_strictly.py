@@ -56,6 +56,14 @@ GOOD_JSON = {
     "a backslash before u0000": (b'{"a":"\\\\u0000"}', {"a": "\\u0000"}),
     "the deepest list": (nested(MAX_DEPTH), json.loads(nested(MAX_DEPTH))),
     "the deepest object": (objects(MAX_DEPTH), json.loads(objects(MAX_DEPTH))),
+    "the deepest list beside another": (
+        b"[" + nested(MAX_DEPTH - 1) + b",[]]",
+        [json.loads(nested(MAX_DEPTH - 1)), []],
+    ),
+    "a string that ends in a backslash": (
+        b'{"a":"b\\\\","c":{"d":{"e":"\\\\"}}}',
+        {"a": "b\\", "c": {"d": {"e": "\\"}}},
+    ),
     "many lists, none deep": (b"[" + b",".join([b"[]"] * 1_000) + b"]", [[]] * 1_000),
     "as many keys as are allowed": (with_keys(MAX_KEYS), json.loads(with_keys(MAX_KEYS))),
     "the longest string": (json.dumps({"a": LONGEST}).encode(), {"a": LONGEST}),
@@ -99,6 +107,7 @@ BAD_JSON = {
     "one that white space hides": (b'{"t":1,"t" :2}', "duplicate_key"),
     "one that a line end hides": (b'{"t":1,"t"\n:2}', "duplicate_key"),
     "one that an escape hides": (b'{"t":1,"\\u0074":2}', "duplicate_key"),
+    "one after a string that ends in a backslash": (b'{"a":"\\\\","a":1}', "duplicate_key"),
     "one in an inner object": (b'{"a":{"t":1,"t":2}}', "duplicate_key"),
     "one in a list of objects": (b'[{"t":1},{"t":1,"t":2}]', "duplicate_key"),
     "one that is itself an object": (b'{"a":{"t":1},"a":{"t":2}}', "duplicate_key"),
