@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from tests.scenarios.oracle import count_acknowledged, judge
+from tests.oracle import Judgement, count_acknowledged, identity_errors, judge, read_device_journal
 from tests.scenarios.site import Site, until
 
 EVENTS = 20_000
@@ -28,6 +28,11 @@ async def settle(site: Site) -> None:
         await asyncio.sleep(0.5)
 
 
+def hold_against(site: Site) -> Judgement:
+    """What upstream has seen, against what the devices know."""
+    return judge(*read_device_journal(site.devices.journal), site.upstream.arrivals)
+
+
 async def test_an_uplink_that_is_away_for_ten_seconds_loses_and_reorders_nothing(site):
     """Laws L1, L3, L4, L7: 20,000 events arrive meanwhile; all come, once each but for one window, in order."""
     await site.upstream.up()
@@ -46,7 +51,7 @@ async def test_an_uplink_that_is_away_for_ten_seconds_loses_and_reorders_nothing
         within_s=180,
     )
     await settle(site)
-    found = judge(site.devices.journal, site.upstream.arrivals)
+    found = hold_against(site)
     print(found)
     assert found.acknowledged >= EVENTS
     assert (found.lost, found.phantom, found.disordered) == ([], [], []), str(found)
@@ -54,6 +59,7 @@ async def test_an_uplink_that_is_away_for_ten_seconds_loses_and_reorders_nothing
     status = await site.gateway.status()
     (sink,) = status["sinks"]
     assert sink["received"] == sink["delivered"] == len(set(site.upstream.ids))
+    assert identity_errors({**sink, "dead_lettered": sum(sink["dead_lettered"].values())}) == []
     assert site.gateway.stop() == 0
 
 
@@ -77,7 +83,7 @@ async def test_ten_kills_lose_nothing_that_was_acknowledged(site, seed):
         if kill % 2:
             await site.upstream.up()
     await settle(site)
-    found = judge(site.devices.journal, site.upstream.arrivals)
+    found = hold_against(site)
     startups_s = [entry["startup_s"] for entry in site.gateway.log_entries("ready")]
     print(found, "start-ups:", startups_s)
     assert len(startups_s) == KILLS + 1
