@@ -59,3 +59,7 @@ class LogCorruptError(StorageError):
         self.segment = segment
         self.offset = offset
         self.why = why
+
+
+class LogVersionError(LogCorruptError):
+    """Stored bytes are sound and were written by a newer release. Nothing was changed."""

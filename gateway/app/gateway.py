@@ -28,6 +28,7 @@ from gateway.act.interlock import Interlock
 from gateway.act.notify import Notifier
 from gateway.act.outbox import Outbox
 from gateway.act.stage import ActStage
+from gateway.app.audit import AuditTrail
 from gateway.app.journal import Journal, decision_ids
 from gateway.app.report import Reporter
 from gateway.config.settings import (
@@ -66,6 +67,7 @@ DRAIN_S = 10.0
 _STEP_S = DRAIN_S / 3
 """No step takes more, so that one that hangs leaves time for those behind it."""
 _SINK_DRAIN_S = 3.0
+_EXPIRE_EVERY_S = 3_600.0
 _CLOSE_S = 1.0
 """What the log has at least to write its last, however late it is."""
 _SINK_KINDS: dict[type[SinkSettings], str] = {
@@ -121,6 +123,7 @@ class Gateway:
             self.command_latency.observe,
         )
         self.act = ActStage(self.dispatcher, self.store, settings.act.act_within_s)
+        self.audit = AuditTrail(self.store)
         self.runners = [
             Runner(
                 sink,
@@ -204,7 +207,10 @@ class Gateway:
         self._spawn(self.rules.keep_snapshots(), "rules.snapshots", self._stage_tasks)
         self._spawn(self.act.run(), "act", self._stage_tasks)
         self._spawn(self.act.keep_cursor(), "act.cursor", self._stage_tasks)
+        self._spawn(self.audit.run(), "audit", self._stage_tasks)
         self._spawn(self.notifier.run(), "notify", self._tasks)
+        if (max_age_s := self.settings.log.max_age_s) is not None:
+            self._spawn(self._expire(min(_EXPIRE_EVERY_S, max_age_s / 16)), "expire", self._tasks)
         for runner, sink in zip(self.runners, self.settings.forward, strict=True):
             self._spawn(runner.run(), f"forward.{sink.name}", self._tasks)
         if self.web is not None:
@@ -222,8 +228,8 @@ class Gateway:
         events.ready((self._clock.mono_ns() - self.started_mono_ns) / 1e9)
 
     def _tell_recovery(self) -> None:
-        for name, ring in (("events", self.store.events), ("deadletters", self.store.dead_letters.ring)):
-            found = ring.recovered
+        for ring in self.store.rings:
+            name, found = ring.name, ring.recovered
             torn_bytes = found.torn.length_bytes if found.torn is not None else 0
             duration_s = (self._clock.mono_ns() - self.started_mono_ns) / 1e9
             events.log_recovered(
@@ -241,6 +247,17 @@ class Gateway:
                     length_bytes=damage.length_bytes,
                     why=damage.why,
                 )
+
+    async def _expire(self, every_s: float) -> None:
+        """Give up what is older than `log.max_age`, every while."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.store.events.expire()
+            except StorageError as error:
+                if self.store.committer.failure is not None:
+                    raise
+                events.task_retried("expire", error=str(error), retry_s=every_s)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str, group: list[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"gateway.{name}")
@@ -315,6 +332,7 @@ class Gateway:
     async def _save(self) -> None:
         if self._caught_up and self.store.committer.failure is None:
             await self.act.commit()
+            await self.audit.save()
             await self.rules.save()  # the larger one, for which a full disk may have no room
 
     async def _stop_forwarding(self) -> None:

@@ -61,8 +61,9 @@ class Reporter:
         found = []
         if store.committer.failure is not None:
             found.append(f"the disk is lost: {store.committer.failure}")
-        elif store.events.chain.waiting_for_space or store.dead_letters.ring.chain.waiting_for_space:
-            found.append("the disk is full: nothing is acknowledged until there is space")
+        elif held := store.committer.held:
+            what = ", ".join(f"{log}: {why}" for log, why in held.items())
+            found.append(f"no room to store, nothing is acknowledged until there is ({what})")
         elif (stalled_s := store.committer.stalled_s()) > _STALL_S:
             found.append(f"the disk has not taken a write for {stalled_s:.0f} s")
         if self._gateway.failed.is_set() and not found:
@@ -81,11 +82,11 @@ class Reporter:
             max_bytes=self._gateway.settings.log.max_size_bytes,
             segments=len(ring.layout.segments),
             pending_bytes=ring.unwritten_bytes,
-            written_bytes=ring.chain.written_bytes + store.dead_letters.ring.chain.written_bytes,
+            written_bytes=sum(each.chain.written_bytes for each in store.rings),
             syncs=store.committer.syncs,
             sync=store.committer.latency.snapshot(),
-            evicted={"size": ring.chain.evicted_events} if ring.chain.evicted_events else {},
-            damaged=len(ring.recovered.damaged),
+            evicted=dict(ring.chain.evicted),
+            damaged=sum(len(each.recovered.damaged) for each in store.rings),
         )
 
     def _ingest(self) -> IngestStatus:

@@ -34,6 +34,7 @@ _ID_PATTERN = r"[A-Za-z0-9_.:-]{1,64}"
 _SMALLEST_SEGMENT_BYTES = 64 * KIB
 _LARGEST_SEGMENT_BYTES = 1024 * MIB
 _SMALLEST_DEAD_LETTERS_BYTES = 4 * _SMALLEST_SEGMENT_BYTES
+_SHORTEST_AGE_S = 3_600.0
 _LONGEST_SYNC_S = 60.0
 _TEST_SUFFIX = ".test.yaml"
 
@@ -148,6 +149,12 @@ def _read_log(root: Section) -> LogSettings:
             "dead_letters_max_size", default.dead_letters_max_size_bytes, least_bytes=_SMALLEST_DEAD_LETTERS_BYTES
         )
         or 0,
+        audit_max_size_bytes=section.size_bytes(
+            "audit_max_size", default.audit_max_size_bytes, least_bytes=_SMALLEST_DEAD_LETTERS_BYTES
+        )
+        or 0,
+        max_age_s=section.duration_s("max_age", default.max_age_s, least_s=_SHORTEST_AGE_S),
+        when_full="hold" if section.choice("when_full", ("evict", "hold")) == "hold" else "evict",
         compress=section.boolean("compress", default.compress),
     )
     if log.max_size_bytes < 2 * log.segment_size_bytes:

@@ -7,7 +7,7 @@ and nowhere else, so that tests change a size by passing another value.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gateway.model import Format
 
@@ -97,6 +97,12 @@ class LogSettings:
     tip_bytes: int = 16 * MIB
     """Recent batches kept in memory, so that consumers at the tip read no disk."""
     dead_letters_max_size_bytes: int = 32 * MIB
+    audit_max_size_bytes: int = 32 * MIB
+    """Decisions and their outcomes, kept apart so that telemetry cannot evict them."""
+    max_age_s: float | None = None
+    """How long events are kept at most; None: as long as they fit."""
+    when_full: Literal["evict", "hold"] = "evict"
+    """Ring or disk full of what a sink has not seen: give up the oldest, or acknowledge nothing until there is room."""
     compress: bool = True
 
 

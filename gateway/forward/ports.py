@@ -50,8 +50,14 @@ class Cursors(Protocol):
     def load(self, name: str) -> Cursor | None:
         """What was stored last; None if there is nothing usable."""
 
-    async def store(self, name: str, cursor: Cursor) -> None:
-        """Durable when it returns."""
+    def note(self, name: str, cursor: Cursor) -> None:
+        """The sink stands here; to be durable before the log forgets what is before it."""
+
+    async def store(self, name: str, cursor: Cursor, *, after_events: bool = True) -> None:
+        """Durable when it returns, this one or what was noted since.
+
+        With `after_events` it waits while the log has no room for events.
+        """
 
 
 class DeadLetters(Protocol):

@@ -78,7 +78,7 @@ class Runner:
         self._durable: Cursor | None = store.cursors.load(settings.name)
         self.cursor, self.clamped = ledger.clamp(self._durable or self._beginning(), self._log.appended)
         """What became of everything so far; `clamped`: events that a lying disk took from the log's end."""
-        self._committable = self.cursor  # lags behind `cursor` only while a gap is being announced
+        self._settle_here()
         self._reader = self._reader_here()
         self._commit_lock = asyncio.Lock()
         self._dirty = asyncio.Event()
@@ -233,7 +233,7 @@ class Runner:
         self.cursor = ledger.advance(
             self.cursor, parcel.position(settled.stop), delivered=delivered, dead_lettered=dead
         )
-        self._committable = self.cursor
+        self._settle_here()
         self._dirty.set()
 
     async def _bury(self, parcel: Parcel, refused: Sequence[Refusal], tries: int, first_wall_ns: int) -> None:
@@ -283,7 +283,7 @@ class Runner:
                 self.last_error = verdict.detail
             else:
                 self._went_well()
-        self._committable = self.cursor
+        self._settle_here()
         self._dirty.set()
 
     # The edge to the sink.
@@ -348,6 +348,11 @@ class Runner:
             return
         await self._insist(self._commit, "cannot store the cursor")
 
+    def _settle_here(self) -> None:
+        """What is before the cursor may be forgotten. Not so while a gap is being announced."""
+        self._committable = self.cursor
+        self._store.cursors.note(self._settings.name, self.cursor)
+
     async def _commit(self) -> None:
         async with self._commit_lock:
             cursor = self._committable
@@ -355,7 +360,7 @@ class Runner:
             if cursor == self._durable:
                 return
             try:
-                await self._store.cursors.store(self._settings.name, cursor)
+                await self._store.cursors.store(self._settings.name, cursor, after_events=False)
             except BaseException:
                 self._dirty.set()
                 raise

@@ -78,6 +78,11 @@ def task_failed(task: str, error: BaseException) -> None:
     _log.error("task_failed", task=task, error=str(error), error_type=type(error).__name__, exc_info=error)
 
 
+def task_retried(task: str, *, error: str, retry_s: float) -> None:
+    """The disk refused something that can wait; nothing is lost by it."""
+    _log.warning("task_retried", task=task, error=error, retry_s=retry_s)
+
+
 def clock_jumped(by_s: float, *, synced: bool) -> None:
     """The wall clock was set. No duration in the gateway moved."""
     _log.info("clock_jumped", by_s=round(by_s, 3), synced=synced)
@@ -122,6 +127,11 @@ def disk_slow(log: str, *, sync_s: float) -> None:
 def disk_failed(log: str, *, operation: str, error: str) -> None:
     """A write or sync was refused: nothing is acknowledged until the disk takes data again."""
     _log.error("disk_failed", log=log, operation=operation, error=error)
+
+
+def disk_full(log: str, *, error: str) -> None:
+    """There is no room for more of this log, and nothing gives way: nothing is acknowledged until there is."""
+    _log.error("disk_full", log=log, error=error)
 
 
 def disk_recovered(log: str, *, after_s: float) -> None:

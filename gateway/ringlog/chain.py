@@ -5,12 +5,14 @@ Invariants:
 - One opening writes one run of segments. A write error gives the present segment up at its last synced byte and writes
   the unsynced batches, which are still in memory, into a new one; a sync is never asked twice about the same bytes.
 - Disk use stays within the configured size plus one segment (L6). The oldest goes first, never the one being written.
-- A full disk is a normal condition: the oldest segment is given up; with none left the writer waits for space.
+- A full disk is a normal condition: `gateway.ringlog.room` says what gives way. If nothing does, the log is *held*: the
+  batches stay here in memory, unacknowledged, and the next `write` takes them up again.
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import zstandard
@@ -19,27 +21,29 @@ from gateway.errors import StorageError
 from gateway.model import Batch, Position
 from gateway.ringlog.frame import MAX_RECORDS, encode
 from gateway.ringlog.recovery import SegmentInfo
-from gateway.ringlog.segment import HEAD_BYTES, SegmentHead, SegmentWriter
+from gateway.ringlog.room import FULL, NO_ROOM
+from gateway.ringlog.segment import HEAD_BYTES, SegmentHead, SegmentWriter, name_of
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Sequence
     from pathlib import Path
 
+    from gateway.ringlog.recovery import Recovered
+    from gateway.ringlog.room import Room
     from gateway.ringlog.storage import Storage
 
 _UNSYNCED_BATCHES = 256
-_SPACE_RETRY_S = 0.5
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ROLL_AFTER_AGE = 8
+"""With a retention by age, a segment is finished after this fraction of it: it can only go as a whole."""
 
 
 class RingSettings(NamedTuple):
-    """Sizes of one ring, in bytes."""
+    """Sizes of one ring, in bytes, and how long it keeps what it holds."""
 
     max_size_bytes: int
     segment_size_bytes: int
     tip_bytes: int
     compress: bool
+    max_age_s: float | None = None
 
 
 class Layout(NamedTuple):
@@ -68,8 +72,23 @@ class Layout(NamedTuple):
         return sum(segment.size_bytes for segment in self.segments)
 
 
+class Eviction(NamedTuple):
+    """A segment that was given up."""
+
+    start: Position
+    end: Position
+    unsent: int
+    """Events in it that the slowest consumer had not seen."""
+    reason: str
+    """`size`, `disk_full` or `age`."""
+
+
+class _HeldError(Exception):
+    """There is no room, and nothing gives way."""
+
+
 class SegmentChain:
-    """Writes. Everything but `layout` and the counters belongs to the writer thread."""
+    """Writes. Everything but `layout`, `evictions` and the counters belongs to the writer thread."""
 
     def __init__(
         self,
@@ -77,9 +96,8 @@ class SegmentChain:
         directory: Path,
         settings: RingSettings,
         identity: tuple[int, int],
-        recovered: Sequence[SegmentInfo],
-        end: Position,
-        closing: threading.Event,
+        recovered: Recovered,
+        room: Room,
     ) -> None:
         """See the module.
 
@@ -88,49 +106,53 @@ class SegmentChain:
             directory: where the segments lie.
             settings: sizes.
             identity: log id, and the epoch of this opening.
-            recovered: segments of earlier openings, in order.
-            end: behind their last record.
-            closing: set when waiting for space is no longer an option.
+            recovered: what earlier openings left.
+            room: what gives way when there is none.
         """
         self._storage = storage
         self._directory = directory
         self._settings = settings
         self._log_id, self._epoch = identity
-        self._closing = closing
+        self._room = room
         self._writer: SegmentWriter | None = None
-        self._unsynced: list[Batch] = []
+        self._backlog: deque[Batch] = deque()
+        """Not written yet, one frame each."""
+        self._unsynced: deque[Batch] = deque()
+        """Written to the present segment and not yet synced."""
+        self._leftover = ""
+        """A file without a synced record that could not be removed; its name is wanted again."""
+        self._newest_elapsed_ns = recovered.last_stamp.elapsed_ns if recovered.last_stamp is not None else None
         self._compressor = zstandard.ZstdCompressor(level=1) if settings.compress else None
-        self.layout = Layout(tuple(recovered), None, end)
+        self.layout = Layout(tuple(recovered.segments), None, recovered.end)
         self.written_bytes = 0
-        self.evicted_segments = 0
-        self.evicted_events = 0
-        """Given up since the start, whether or not every sink had them."""
+        self.evicted: dict[str, int] = {}
+        """Events given up since the start, by reason, whether or not every sink had them."""
+        self.evictions: deque[Eviction] = deque(maxlen=1_000)
+        """What the loop has not been told yet."""
         self.abandoned_segments = 0
-        self.waiting_for_space = False
 
-    def write(self, batches: list[Batch], *, sync: bool) -> None:
-        """Put the batches on disk.
+    def write(self, batches: list[Batch], *, sync: bool) -> str | None:
+        """Put the batches on disk, after those that are held.
+
+        Returns:
+            None if everything is written, and synced if asked; else why the log is held. What is held stays here.
 
         Raises:
             StorageError: if neither the present segment nor a new one takes them.
         """
-        self._unsynced += batches
+        self._backlog += _framed(batches)
         try:
-            self._append(batches, sync=sync)
+            return self._drain(sync=sync)
         except OSError as error:
             self._abandon()
             try:
                 # From memory into a new segment: after an error the page cache is no evidence of anything.
-                self._append(self._unsynced, sync=True)
+                return self._drain(sync=True)
             except OSError as again:
                 self._abandon()
+                if again.errno in NO_ROOM:
+                    return again.strerror
                 raise StorageError(f"cannot write to {self._directory}: {again.strerror or again}") from error
-            sync = True
-        if sync:
-            self._unsynced = []
-        elif len(self._unsynced) > _UNSYNCED_BATCHES:
-            # A policy that syncs late or never promises nothing about these; what is kept for a rewrite is bounded.
-            self._unsynced = self._unsynced[-_UNSYNCED_BATCHES:]
 
     def seal(self) -> None:
         """Finish the active segment, if there is one.
@@ -138,87 +160,151 @@ class SegmentChain:
         Raises:
             OSError: if the disk refuses. What was synced stays so.
         """
-        writer = self._writer
-        if writer is not None:
+        writer, active = self._writer, self.layout.active
+        if writer is not None and active is not None:
             writer.seal()
             self._writer = None
-            self.layout = Layout((*self.layout.sealed, _info(writer)), None, writer.end)
+            self._unsynced.clear()
+            sealed = active._replace(size_bytes=writer.used_bytes)
+            self.layout = Layout((*self.layout.sealed, sealed), None, writer.end)
 
-    def _append(self, batches: list[Batch], *, sync: bool) -> None:
+    def expire(self, now_elapsed_ns: int) -> None:
+        """Give up segments whose newest record is older than the configured age, on the log's own clock.
+
+        Raises:
+            OSError: if the disk refuses.
+        """
+        if self._settings.max_age_s is None:
+            return
+        age_ns = int(self._settings.max_age_s * 1e9)
+        active = self.layout.active
+        begun_ns = active.first_elapsed_ns if active is not None else None
+        if begun_ns is not None and begun_ns < now_elapsed_ns - age_ns // _ROLL_AFTER_AGE:
+            try:
+                self.seal()
+            except OSError:
+                self._abandon()  # the next write takes up what it held
+                raise
+        while self.layout.sealed:
+            later = (segment.first_elapsed_ns for segment in self.layout.segments[1:])
+            newest_ns = next((begun for begun in later if begun is not None), self._newest_elapsed_ns)
+            if newest_ns is None or newest_ns >= now_elapsed_ns - age_ns:
+                return
+            self._evict_oldest("age")
+
+    def _drain(self, *, sync: bool) -> str | None:
+        try:
+            self._append()
+        except _HeldError as held:
+            return str(held)
+        writer = self._writer
+        if sync and writer is not None:
+            if writer.synced_bytes < writer.used_bytes:
+                writer.sync()
+            self._unsynced.clear()
+        while len(self._unsynced) > _UNSYNCED_BATCHES:
+            # A policy that syncs late or never promises nothing about these; what is kept for a rewrite is bounded.
+            self._unsynced.popleft()
+        return None
+
+    def _append(self) -> None:
         pieces: list[bytes] = []
         pieces_bytes = 0
-        end = self.layout.end
-        for batch in _framed(batches):
+        for batch in tuple(self._backlog):
             frame = encode(batch, self._log_id, self._compressor)
             if self._writer is None or not self._writer.has_room(pieces_bytes, len(frame)):
-                if pieces and self._writer is not None:
-                    self._writer.write(b"".join(pieces), end)
-                    pieces, pieces_bytes = [], 0
-                self._roll(Position(batch.seq, batch.ordinal))
+                self._put(pieces)
+                pieces, pieces_bytes = [], 0
+                self._roll(batch)
             pieces.append(frame)
             pieces_bytes += len(frame)
-            self.written_bytes += len(frame)
-            end = Position(batch.end, batch.end_ordinal)
-        writer = self._writer
-        if writer is None:
-            return
-        if pieces:
-            writer.write(b"".join(pieces), end)
-        if sync and writer.synced_bytes < writer.used_bytes:
-            writer.sync()
+        self._put(pieces)
 
-    def _roll(self, start: Position) -> None:
+    def _put(self, frames: list[bytes]) -> None:
+        """Write frames: the first of the backlog, one each."""
+        writer = self._writer
+        if not frames or writer is None:
+            return
+        data = b"".join(frames)
+        last = self._backlog[len(frames) - 1]
+        writer.write(data, Position(last.end, last.end_ordinal))
+        self.written_bytes += len(data)
+        self._newest_elapsed_ns = last.stamp.elapsed_ns
+        for _ in frames:
+            self._unsynced.append(self._backlog.popleft())
+
+    def _roll(self, first: Batch) -> None:
+        """Begin the segment that starts with this batch."""
         self.seal()
-        self._unsynced = _from(self._unsynced, start.seq)
-        head = SegmentHead(self._epoch, self._log_id, start.seq, start.ordinal)
         size_bytes = self._settings.segment_size_bytes
         while self.layout.sealed and self.layout.size_bytes + size_bytes > self._settings.max_size_bytes:
-            self._evict_oldest()
+            if not self._room.may_evict(self._oldest_end(), disk_full=False):
+                raise _HeldError("the ring is full of events that a sink has not seen yet")
+            self._evict_oldest("size")
+        head = SegmentHead(self._epoch, self._log_id, first.seq, first.ordinal)
         while True:
             try:
-                writer = SegmentWriter(self._storage, self._directory, head, size_bytes)
+                self._room.claim()
+                self._begin(head, size_bytes, first.stamp.elapsed_ns)
             except OSError as error:
-                if error.errno not in _FULL:
+                if error.errno not in NO_ROOM:
                     raise
-                self._make_space(error)
+                if error.errno not in FULL or not self._make_space():
+                    raise _HeldError(error.strerror) from error
             else:
-                self.waiting_for_space = False
-                self._writer = writer
-                self.layout = self.layout._replace(active=SegmentInfo(writer.name, head, writer.allocated_bytes))
                 return
 
-    def _make_space(self, error: OSError) -> None:
-        """Give up the oldest segment, or wait. While this waits nothing is acknowledged, and receivers stop reading."""
-        if self.layout.sealed:
-            self._evict_oldest()
-            return
-        self.waiting_for_space = True
-        if self._closing.wait(_SPACE_RETRY_S):
-            raise error
+    def _begin(self, head: SegmentHead, size_bytes: int, elapsed_ns: int) -> None:
+        name = name_of(head.seq)
+        if self._leftover == name:
+            self._storage.remove(self._directory / name)
+        self._leftover = name
+        self._writer = SegmentWriter(self._storage, self._directory, head, size_bytes)
+        self._leftover = ""
+        active = SegmentInfo(name, head, self._writer.allocated_bytes, elapsed_ns)
+        self.layout = self.layout._replace(active=active)
 
-    def _evict_oldest(self) -> None:
+    def _make_space(self) -> bool:
+        if self.layout.sealed and self._room.may_evict(self._oldest_end(), disk_full=True):
+            self._evict_oldest("disk_full")
+            return True
+        return self._room.relieve()
+
+    def _oldest_end(self) -> Position:
+        segments = self.layout.segments
+        return segments[1].start if len(segments) > 1 else self.layout.end
+
+    def _evict_oldest(self, reason: str) -> None:
+        self._room.before_unlink()
+        end, slowest = self._oldest_end(), self._room.slowest()
         oldest, *rest = self.layout.sealed
         self.layout = self.layout._replace(sealed=tuple(rest))
         self._storage.remove(self._directory / oldest.name)
-        self.evicted_segments += 1
-        self.evicted_events += self.layout.start.ordinal - oldest.head.ordinal
+        events = end.ordinal - oldest.head.ordinal
+        self.evicted[reason] = self.evicted.get(reason, 0) + events
+        unsent = 0 if slowest is None else max(0, min(events, end.ordinal - slowest.ordinal))
+        self.evictions.append(Eviction(oldest.start, end, unsent, reason))
 
     def _abandon(self) -> None:
+        """Never touch the present segment again; what it did not sync is to be written anew."""
+        self._backlog.extendleft(reversed(self._unsynced))
+        self._unsynced.clear()
         writer, self._writer = self._writer, None
-        if writer is None:
+        active = self.layout.active
+        if writer is None or active is None:
             return
         self.abandoned_segments += 1
         writer.abandon()
         if writer.used_bytes > HEAD_BYTES:
-            self.layout = self.layout._replace(sealed=(*self.layout.sealed, _info(writer)), active=None)
-        else:
-            # It holds nothing that was synced, and its name is wanted for its successor.
-            self.layout = self.layout._replace(active=None)
+            kept = active._replace(size_bytes=writer.used_bytes)
+            self.layout = Layout((*self.layout.sealed, kept), None, writer.end)
+            return
+        # It holds nothing that was synced, and its name is wanted for its successor.
+        self.layout = self.layout._replace(active=None)
+        self._leftover = writer.name
+        with contextlib.suppress(OSError):
             self._storage.remove(self._directory / writer.name)
-
-
-def _info(writer: SegmentWriter) -> SegmentInfo:
-    return SegmentInfo(writer.name, writer.head, writer.used_bytes)
+            self._leftover = ""
 
 
 def _framed(batches: list[Batch]) -> list[Batch]:
@@ -226,10 +312,3 @@ def _framed(batches: list[Batch]) -> list[Batch]:
     if all(len(batch) <= MAX_RECORDS for batch in batches):
         return batches
     return [batch.slice(start, start + MAX_RECORDS) for batch in batches for start in range(0, len(batch), MAX_RECORDS)]
-
-
-def _from(batches: list[Batch], seq: int) -> list[Batch]:
-    """The records from `seq` on."""
-    return [
-        batch if batch.seq >= seq else batch.slice(seq - batch.seq, len(batch)) for batch in batches if batch.end > seq
-    ]

@@ -13,6 +13,8 @@ Invariants:
 - A job's order is: logs in the order in which they were opened, then the tasks (cursor slots, snapshots). So a dead
   letter is durable before the cursor that passes it.
 - `when_durable` callbacks run on the loop, in order, only after a job that succeeded.
+- A log that finds no room is *held*: it is tried again every half second, no acknowledgement leaves meanwhile, and the
+  tasks that do not build on it go on. Whoever reads at the appended mark notices nothing.
 - After a failure that the log could not get over by itself nothing more is written, and nobody is told that anything is
   durable; `on_failure` is called once and the process is expected to end.
 """
@@ -22,40 +24,79 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.errors import StorageError
+from gateway.observe import events
 from gateway.observe.status import LatencyRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from gateway.clock import Clock
     from gateway.model import Batch
+
+_SPACE_RETRY_S = 0.5
 
 
 class Writable(Protocol):
     """A log, as the committer sees it."""
 
+    name: str
+
     def take(self) -> list[Batch]:
         """On the loop: what was appended since the last call."""
 
-    def write(self, batches: list[Batch], *, sync: bool) -> None:
-        """In the thread: put it on disk. StorageError if that cannot be had, whatever was tried."""
+    def write(self, batches: list[Batch], *, sync: bool) -> str | None:
+        """In the thread: put it on disk, after what is held. Why it is held, if there is no room for it.
+
+        StorageError if it cannot be had, whatever was tried.
+        """
 
     def finished(self, batches: list[Batch]) -> None:
         """On the loop: these are durable now."""
 
 
 @dataclass(slots=True)
+class _Write:
+    log: Writable
+    batches: list[Batch]
+    held: str | None = None
+
+
+@dataclass(slots=True)
+class _Task:
+    run: Callable[[], None]
+    future: asyncio.Future[None]
+    after: tuple[Writable, ...] | None
+    """Logs of which nothing may be held when it runs; None: all of them."""
+    ran: bool = False
+    error: OSError | None = None
+
+    def may_run(self, held: Collection[Writable]) -> bool:
+        """Whether all that it builds on is on disk."""
+        return not held if self.after is None else not any(log in held for log in self.after)
+
+
+@dataclass(slots=True)
 class _Job:
-    writes: list[tuple[Writable, list[Batch]]]
-    tasks: list[tuple[Callable[[], None], asyncio.Future[None]]]
+    writes: list[_Write]
+    tasks: list[_Task]
     done: list[Callable[[], None]]
+    held: frozenset[Writable]
+    """Logs that are held and not tried again by this job."""
     sync: bool
     failure: StorageError | None = None
-    outcomes: list[OSError | None] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Held:
+    """A log that found no room."""
+
+    batches: list[Batch]
+    since_ns: int
+    why: str
 
 
 class Committer:
@@ -74,7 +115,10 @@ class Committer:
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._logs: list[Writable] = []
-        self._tasks: list[tuple[Callable[[], None], asyncio.Future[None]]] = []
+        self._tasks: list[_Task] = []
+        self._held: dict[Writable, _Held] = {}
+        self._retry: asyncio.TimerHandle | None = None
+        self._retry_is_due = False
         self._done: list[Callable[[], None]] = []
         self._wanted = False
         self._busy = False
@@ -88,8 +132,7 @@ class Committer:
         self.syncs = 0
         """Jobs that ended with a sync."""
         self._started_ns: int | None = None
-        self.closing = threading.Event()
-        """Set when waiting for a disk is no longer an option."""
+        self._closing = False
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="gateway.ringlog.writer", daemon=True)
         self._thread.start()
@@ -112,8 +155,12 @@ class Committer:
         self._done.append(done)
         self.request()
 
-    async def run(self, task: Callable[[], None]) -> None:
-        """Run a file-system task in the writer thread, after all that was appended so far is on disk.
+    async def run(self, task: Callable[[], None], *, after: tuple[Writable, ...] | None = None) -> None:
+        """Run a file-system task in the writer thread, after what was appended so far is on disk.
+
+        Args:
+            task: what to do.
+            after: the logs that it builds on; while one of them is held for want of space, so is the task. None: all.
 
         Raises:
             StorageError: if the task met an OSError, or the log has failed.
@@ -121,9 +168,14 @@ class Committer:
         if self.failure is not None:
             raise self.failure
         future: asyncio.Future[None] = self._loop.create_future()
-        self._tasks.append((task, future))
+        self._tasks.append(_Task(task, future, after))
         self.request()
         await future
+
+    @property
+    def held(self) -> dict[str, str]:
+        """Logs that find no room, with the reason. Nothing in them is acknowledged; they are tried again and again."""
+        return {log.name: held.why for log, held in self._held.items()}
 
     async def flush(self) -> None:
         """Return when everything appended so far is durable and the thread is idle, or has failed for good."""
@@ -135,11 +187,13 @@ class Committer:
 
     async def close(self) -> None:
         """Finish what is gathered, with a sync, and end the thread. A disk that is full now is not waited for."""
-        self.closing.set()
-        if self._late_sync is not None:
-            self._late_sync.cancel()
+        self._closing = True
+        for timer in (self._late_sync, self._retry):
+            if timer is not None:
+                timer.cancel()
         if self.failure is None:
             self._sync_interval_s = 0.0 if self._sync_interval_s is not None else None
+            self._retry_is_due = True
             self.request()
             await self.flush()
         self._queue.put(None)
@@ -153,12 +207,17 @@ class Committer:
         if self._busy or self.failure is not None:
             return
         self._wanted = False
-        writes = [(log, batches) for log in self._logs if (batches := log.take())]
-        job = _Job(writes, self._tasks, self._done, self._sync_due())
-        if job.sync:
-            # A log whose batches a former job wrote without a sync is synced by this one.
-            written = {id(log) for log, _ in writes}
-            job.writes += [(log, []) for log in self._logs if id(log) not in written]
+        passed_over = frozenset() if self._retry_is_due else frozenset(self._held)
+        self._retry_is_due = False
+        sync = self._sync_due()
+        writes = []
+        for log in self._logs:
+            if log not in passed_over:
+                # A held log gathers on in memory: what it has given up to the thread goes first.
+                batches = log.take() if log not in self._held else []
+                if batches or sync or log in self._held:
+                    writes.append(_Write(log, batches))
+        job = _Job(writes, self._tasks, self._done, passed_over, sync)
         self._tasks, self._done = [], []
         self._busy = True
         self._started_ns = self._clock.mono_ns()
@@ -184,14 +243,18 @@ class Committer:
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             try:
-                for log, batches in job.writes:
-                    log.write(batches, sync=job.sync)
-                for task, _ in job.tasks:
-                    try:
-                        task()
-                        job.outcomes.append(None)
-                    except OSError as error:
-                        job.outcomes.append(error)
+                held = set(job.held)
+                for write in job.writes:
+                    write.held = write.log.write(write.batches, sync=job.sync)
+                    if write.held is not None:
+                        held.add(write.log)
+                for task in job.tasks:
+                    if task.may_run(held):
+                        task.ran = True
+                        try:
+                            task.run()
+                        except OSError as error:
+                            task.error = error
             except StorageError as error:
                 job.failure = error
             except Exception as error:  # noqa: BLE001 - a bug in the writer must end the process, not hang it
@@ -210,30 +273,80 @@ class Committer:
         if job.sync:
             self.syncs += 1
             self._last_sync_ns = now_ns
-        for log, batches in job.writes:
-            if batches:
-                log.finished(batches)
-        for (_, future), error in zip(job.tasks, job.outcomes, strict=True):
-            if future.cancelled():
-                continue
-            if error is None:
-                future.set_result(None)
+        for write in job.writes:
+            if write.held is None:
+                self._release(write, now_ns)
             else:
-                future.set_exception(StorageError(str(error)))
-        for done in job.done:
-            # Each on its own: one that raises is reported by the loop and takes no other with it.
-            self._loop.call_soon(done)
-        if self._wanted or self._tasks or self._done:
+                self._hold(write, write.held, now_ns)
+        waiting = [task for task in job.tasks if not self._ended(task)]
+        self._tasks[:0] = waiting
+        if self._held:
+            self._done[:0] = job.done
+        else:
+            for done in job.done:
+                # Each on its own: one that raises is reported by the loop and takes no other with it.
+                self._loop.call_soon(done)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._held and self._closing:
+            self._give_up()
+        elif self._wanted or (self._done and not self._held) or any(task.may_run(self._held) for task in self._tasks):
             self._wanted = True
             self._start()
-        else:
+        elif not self._held:
             self._idle.set()
+
+    def _ended(self, task: _Task) -> bool:
+        if not task.ran:
+            return False
+        if not task.future.cancelled():
+            if task.error is None:
+                task.future.set_result(None)
+            else:
+                task.future.set_exception(StorageError(str(task.error)))
+        return True
+
+    def _release(self, write: _Write, now_ns: int) -> None:
+        held = self._held.pop(write.log, None)
+        if held is None:
+            write.log.finished(write.batches)
+            return
+        events.disk_recovered(write.log.name, after_s=(now_ns - held.since_ns) / 1e9)
+        write.log.finished(held.batches + write.batches)
+        self.request()  # what gathered meanwhile
+
+    def _hold(self, write: _Write, why: str, now_ns: int) -> None:
+        held = self._held.get(write.log)
+        if held is None:
+            self._held[write.log] = _Held(write.batches, now_ns, why)
+            events.disk_full(write.log.name, error=why)
+        else:
+            held.batches += write.batches
+            held.why = why
+        write.log.finished([])
+        if self._retry is None and not self._closing:
+            self._retry = self._loop.call_later(_SPACE_RETRY_S, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._retry_is_due = True
+        self.request()
+
+    def _give_up(self) -> None:
+        """Closing, and no room: nobody was told that any of it is safe."""
+        why = StorageError("no room on the disk: " + ", ".join(f"{name}: {why}" for name, why in self.held.items()))
+        for task in self._tasks:
+            if not task.future.done():
+                task.future.set_exception(why)
+        self._tasks, self._done, self._wanted = [], [], False
+        self._idle.set()
 
     def _fail(self, job: _Job) -> None:
         assert job.failure is not None, "called for a job that failed"
         self.failure = job.failure
-        for _, future in (*job.tasks, *self._tasks):
-            if not future.done():
-                future.set_exception(job.failure)
+        for task in (*job.tasks, *self._tasks):
+            if not task.future.done():
+                task.future.set_exception(job.failure)
         self._idle.set()
         self._on_failure(job.failure)

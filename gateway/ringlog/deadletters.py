@@ -55,7 +55,7 @@ class DeadLetters:
             StorageError: if the disk refuses.
         """
         self.append(letters)
-        await self._committer.run(_nothing)
+        await self._committer.run(_nothing, after=(self.ring,))
 
 
 def letters_of(batch: Batch) -> list[DeadLetter]:

@@ -190,6 +190,11 @@ def encode(batch: Batch, log_id: int, compressor: zstandard.ZstdCompressor | Non
     return b"".join((head, _CRC.pack(crc32(body, crc32(head, CRC_SEED))), body))
 
 
+def frame_log_id(data: bytes, offset: int) -> int:
+    """Which log the frame at `offset` says it belongs to, for a reader who cannot know."""
+    return int.from_bytes(data[offset + 8 : offset + 16], "little")
+
+
 def peek(data: bytes, offset: int, log_id: int) -> Header | NeedMore | Torn:
     """The header at `offset`, unchecked but for what makes its length usable. The CRC is left to `check`."""
     if len(data) - offset < HEADER_BYTES:

@@ -142,7 +142,7 @@ def _read_piece(
                 position = _after(item, position)
             taken += found.header.frame_bytes
     if position.seq < bound.seq:
-        items.append(Gap(position.seq, bound.seq, bound.ordinal - position.ordinal, "damaged"))
+        items.append(Gap(position.seq, bound.seq, max(0, bound.ordinal - position.ordinal), "damaged"))
     return items, (segment.name, offset, position.seq)
 
 
@@ -153,10 +153,10 @@ def _fit(found: Found, position: Position, gateway: str) -> Iterator[Batch | Gap
         return
     batch = decode(found.data, found.at, header, gateway)
     if not isinstance(batch, Batch):
-        yield Gap(position.seq, header.end, header.end_ordinal - position.ordinal, "damaged")
+        yield Gap(position.seq, header.end, max(0, header.end_ordinal - position.ordinal), "damaged")
         return
     if header.seq > position.seq:
-        yield Gap(position.seq, header.seq, header.ordinal - position.ordinal, "damaged")
+        yield Gap(position.seq, header.seq, max(0, header.ordinal - position.ordinal), "damaged")
     yield batch if header.seq >= position.seq else batch.slice(position.seq - header.seq, len(batch))
 
 

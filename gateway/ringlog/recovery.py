@@ -6,9 +6,10 @@ segment begin.
 Invariants:
 - Only the last segment is scanned; the others are known by their headers. Opening does not grow with the log.
 - A torn tail (nothing valid after it) is cut off; the cut bytes are kept beside it as `.broken` and reported. Damage
-  with valid frames after it is left where it is: readers pass over it and report what they miss.
+  with valid frames after it is copied to `.broken` and left where it is: readers pass over it and tell what they miss.
 - What is kept is synced before anybody is served from it: it may so far have lived in the page cache alone.
-- Files that are not ours are never touched. A segment whose header is damaged is renamed to `.broken`, not deleted.
+- Files that are not ours are never touched. A segment whose header is damaged is known by its frames; one without a
+  frame is renamed to `.broken`, not deleted.
 """
 
 from __future__ import annotations
@@ -17,9 +18,19 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.errors import LogCorruptError
+from gateway.errors import LogCorruptError, LogVersionError
 from gateway.model import Position, Stamp
-from gateway.ringlog.segment import HEAD_BYTES, Damage, SegmentHead, is_segment, name_of, read_head, scan
+from gateway.ringlog.segment import (
+    HEAD_BYTES,
+    Damage,
+    SegmentHead,
+    first_elapsed_ns,
+    head_from_frames,
+    is_segment,
+    name_of,
+    read_head,
+    scan,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +38,8 @@ if TYPE_CHECKING:
     from gateway.ringlog.storage import File, Storage
 
 BROKEN_SUFFIX = ".broken"
+_KEPT_ASIDES = 16
+_BLANK_BYTES = 64 * 1024
 
 
 class SegmentInfo(NamedTuple):
@@ -35,6 +48,8 @@ class SegmentInfo(NamedTuple):
     name: str
     head: SegmentHead
     size_bytes: int
+    first_elapsed_ns: int | None = None
+    """The log's own clock at its first record; None if that is unreadable."""
 
     @property
     def start(self) -> Position:
@@ -58,28 +73,46 @@ class Recovered:
 
 
 def survey(storage: Storage, directory: Path) -> tuple[list[SegmentInfo], list[Damage]]:
-    """Every segment by its header, in order, and those whose header is unreadable. Changes nothing.
+    """Every segment, in order, and what is wrong with headers. Changes nothing.
+
+    A segment whose header is damaged is known by its frames: it is in both lists. One that has no frame either is only
+    in the second.
 
     Raises:
-        LogCorruptError: if a segment was written by a newer release.
+        LogVersionError: if a segment was written by a newer release.
+        OSError: if the directory cannot be read.
     """
     segments: list[SegmentInfo] = []
-    broken: list[Damage] = []
+    damaged: list[Damage] = []
     for name in filter(is_segment, storage.names(directory)):
-        with contextlib.closing(storage.open(directory / name)) as file:
-            size = file.size_bytes()
-            try:
-                head = read_head(file, name)
-            except LogCorruptError as error:
-                if error.offset == 8:
-                    raise
-                broken.append(Damage(name, 0, size, error.why))
-                continue
-        if name != name_of(head.seq):
-            broken.append(Damage(name, 0, size, f"name does not match its first record, {head.seq}"))
+        try:
+            file = storage.open(directory / name)
+        except OSError as error:
+            damaged.append(Damage(name, 0, 0, error.strerror or str(error)))
             continue
-        segments.append(SegmentInfo(name, head, size))
-    return segments, broken
+        with contextlib.closing(file):
+            head, damage = _head(file, name)
+            if damage is not None:
+                damaged.append(damage)
+            if head is not None:
+                begun_ns = first_elapsed_ns(file, head.log_id)
+                segments.append(SegmentInfo(name, head, file.size_bytes(), begun_ns))
+    return segments, damaged
+
+
+def _head(file: File, name: str) -> tuple[SegmentHead | None, Damage | None]:
+    try:
+        head = read_head(file, name)
+    except LogVersionError:
+        raise
+    except LogCorruptError as error:
+        known = head_from_frames(file, name)
+        return known, Damage(name, 0, HEAD_BYTES if known is not None else file.size_bytes(), error.why)
+    except OSError as error:
+        return None, Damage(name, 0, 0, error.strerror or str(error))
+    if name != name_of(head.seq):
+        return None, Damage(name, 0, file.size_bytes(), f"name does not match its first record, {head.seq}")
+    return head, None
 
 
 def recover(storage: Storage, directory: Path, log_id: int | None) -> Recovered:
@@ -91,13 +124,14 @@ def recover(storage: Storage, directory: Path, log_id: int | None) -> Recovered:
         log_id: from the log's meta file, None if that is lost: then the newest segment's word is taken.
 
     Raises:
-        LogCorruptError: if the log was written by a newer release.
+        LogVersionError: if the log was written by a newer release.
         OSError: if the disk refuses.
     """
-    segments, broken = survey(storage, directory)
-    found = Recovered(damaged=broken)
-    for damage in broken:
-        storage.rename(directory / damage.segment, directory / (damage.segment + BROKEN_SUFFIX))
+    segments, damaged = survey(storage, directory)
+    known = {segment.name for segment in segments}
+    broken = [damage for damage in damaged if damage.segment not in known]
+    found = Recovered(damaged=_put_aside(storage, directory, broken, max(known, default="")))
+    found.damaged += [damage for damage in damaged if damage.segment in known]
     if log_id is None and segments:
         log_id = segments[-1].head.log_id
     found.log_id = log_id
@@ -115,8 +149,41 @@ def recover(storage: Storage, directory: Path, log_id: int | None) -> Recovered:
         if _settle_tail(storage, directory, found):
             break
     if broken or found.torn:
+        _prune_asides(storage, directory)
         storage.sync_dir(directory)
     return found
+
+
+def _put_aside(storage: Storage, directory: Path, broken: list[Damage], newest: str) -> list[Damage]:
+    """Move what is no segment out of the way, and return what is worth reporting.
+
+    A blank file behind all others is a segment whose beginning broke off: nothing was ever in it.
+    """
+    reported = []
+    for damage in broken:
+        path = directory / damage.segment
+        if damage.segment > newest and _is_blank(storage, path):
+            storage.remove(path)
+            continue
+        with contextlib.suppress(OSError):
+            storage.rename(path, path.with_name(damage.segment + BROKEN_SUFFIX))
+        reported.append(damage)
+    return reported
+
+
+def _is_blank(storage: Storage, path: Path) -> bool:
+    try:
+        with contextlib.closing(storage.open(path)) as file:
+            return not any(file.read(_BLANK_BYTES, 0))
+    except OSError:
+        return False
+
+
+def _prune_asides(storage: Storage, directory: Path) -> None:
+    """Keep the newest copies of cut-off bytes: one that is killed every night must not fill its disk with them."""
+    asides = [name for name in storage.names(directory) if name.endswith(BROKEN_SUFFIX) and name.count(".") == 3]
+    for name in asides[:-_KEPT_ASIDES]:
+        storage.remove(directory / name)
 
 
 def _settle_tail(storage: Storage, directory: Path, found: Recovered) -> bool:
@@ -132,6 +199,7 @@ def _settle_tail(storage: Storage, directory: Path, found: Recovered) -> bool:
                 continue
             if pending is not None:
                 found.damaged.append(pending)
+                _keep_aside(storage, path, file, pending)
                 pending = None
             header = item.header
             end = max(end, Position(header.end, header.end_ordinal))

@@ -17,10 +17,12 @@ import asyncio
 import os
 from bisect import bisect_right
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.errors import StorageError
 from gateway.model import Batch, Origin, Position, Stamp
+from gateway.observe import events
 from gateway.ringlog.chain import RingSettings, SegmentChain
 from gateway.ringlog.recovery import Recovered, recover
 from gateway.ringlog.slots import SlotFile
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.clock import Clock
     from gateway.ringlog.chain import Layout
     from gateway.ringlog.committer import Committer
+    from gateway.ringlog.room import Room
     from gateway.ringlog.storage import Storage
 
 _RECORD_OVERHEAD_BYTES = 150
@@ -49,14 +52,16 @@ class RingLog:
         clock: Clock,
         storage: Storage,
         committer: Committer,
+        room: Room,
     ) -> None:
         """Open the log, recovering it first. Nothing is written to it before the first append.
 
         Raises:
             OSError: if the disk refuses.
-            LogCorruptError: if the log was written by a newer release.
+            LogVersionError: if the log was written by a newer release.
         """
         self.directory = directory
+        self.name = directory.name
         self._settings = settings
         self._clock = clock
         self._storage = storage
@@ -84,8 +89,7 @@ class RingLog:
         self._commit_waiters: list[asyncio.Future[None]] = []
 
         identity = (self.log_id, self.epoch)
-        segments = self.recovered.segments
-        self._chain = SegmentChain(storage, directory, settings, identity, segments, end, committer.closing)
+        self._chain = SegmentChain(storage, directory, settings, identity, self.recovered, room)
         committer.add(self)
 
     def _identify(self) -> Recovered:
@@ -190,7 +194,19 @@ class RingLog:
         return batches
 
     def finished(self, batches: list[Batch]) -> None:
-        """For the committer: these are durable now."""
+        """For the committer: these are durable now. There may be none of them."""
+        while self._chain.evictions:
+            gone = self._chain.evictions.popleft()
+            events.log_evicted(
+                self.name,
+                from_seq=gone.start.seq,
+                to_seq=gone.end.seq,
+                events=gone.end.ordinal - gone.start.ordinal,
+                unsent=gone.unsent,
+                reason=gone.reason,
+            )
+        if not batches:
+            return
         last = batches[-1]
         self.durable = Position(last.end, last.end_ordinal)
         while (
@@ -203,13 +219,21 @@ class RingLog:
         for future in waiters:
             _resolve(future)
 
-    def write(self, batches: list[Batch], *, sync: bool) -> None:
-        """For the committer, in its thread: put the batches on disk.
+    def write(self, batches: list[Batch], *, sync: bool) -> str | None:
+        """For the committer, in its thread: put the batches on disk. Why they are held, if they are.
 
         Raises:
             StorageError: if the disk takes them nowhere.
         """
-        self._chain.write(batches, sync=sync)
+        return self._chain.write(batches, sync=sync)
+
+    async def expire(self) -> None:
+        """Give up what is older than the configured age.
+
+        Raises:
+            StorageError: if the disk refuses.
+        """
+        await self._committer.run(partial(self._chain.expire, self.elapsed_ns()), after=())
 
     def close(self) -> None:
         """After the committer has closed: seal the present segment.

@@ -27,9 +27,9 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
-from gateway.errors import LogCorruptError
+from gateway.errors import LogCorruptError, LogVersionError
 from gateway.model import Position
-from gateway.ringlog.frame import CRC_SEED, MAGIC, Header, NeedMore, check, peek
+from gateway.ringlog.frame import CRC_SEED, HEADER_BYTES, MAGIC, Header, NeedMore, check, frame_log_id, peek
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,18 +88,49 @@ def is_segment(name: str) -> bool:
 def read_head(file: File, name: str) -> SegmentHead:
     """The segment's header.
 
+    Where magic, version and checksum stand is the same in every format version.
+
     Raises:
-        LogCorruptError: if it is damaged, or written by a newer release.
+        LogCorruptError: if it is damaged.
+        LogVersionError: if it was written by a newer release.
     """
     data = file.read(HEAD_BYTES, 0)
     if len(data) < HEAD_BYTES or data[:8] != FILE_MAGIC:
         raise LogCorruptError(name, 0, "not a log segment")
     _, version, epoch, log_id, seq, ordinal = _HEAD.unpack_from(data)
-    if version != FILE_VERSION:
-        raise LogCorruptError(name, 8, f"log format {version}; this release reads {FILE_VERSION}")
     if _CRC.unpack_from(data, _HEAD.size)[0] != crc32(data[: _HEAD.size], CRC_SEED):
         raise LogCorruptError(name, 0, "segment header checksum does not match")
+    if version != FILE_VERSION:
+        raise LogVersionError(name, 8, f"log format {version}; this release reads {FILE_VERSION}")
     return SegmentHead(epoch, log_id, seq, ordinal)
+
+
+def head_from_frames(file: File, name: str) -> SegmentHead | None:
+    """What the header must have said, told by the first valid frame; None if there is no frame that could belong here.
+
+    Exact if it is the segment's first frame. If that is lost too, the ordinal is the lowest that is possible.
+    """
+    size, first_seq = file.size_bytes(), int(name[:20])
+    offset = HEAD_BYTES
+    while offset < size:
+        window, base, offset = _seek_magic(file, offset, size)
+        if offset >= size:
+            return None
+        log_id = frame_log_id(window, offset - base)
+        found = check(window, offset - base, log_id)
+        if isinstance(found, NeedMore) and found.wanted_bytes <= size - offset:
+            found = check(file.read(found.wanted_bytes, offset), 0, log_id)
+        if isinstance(found, Header) and found.seq >= first_seq:
+            ordinal = max(0, found.ordinal - (found.seq - first_seq))
+            return SegmentHead(found.epoch, log_id, first_seq, ordinal)
+        offset += 1
+    return None
+
+
+def first_elapsed_ns(file: File, log_id: int) -> int | None:
+    """The log's own clock at the first record, on the word of a frame header; None if none stands where it should."""
+    header = peek(file.read(HEADER_BYTES, HEAD_BYTES), 0, log_id)
+    return header.elapsed_ns if isinstance(header, Header) else None
 
 
 def scan(file: File, name: str, log_id: int, start: int = HEAD_BYTES) -> Iterator[Found | Damage]:
@@ -196,7 +227,7 @@ class SegmentWriter:
         self.allocated_bytes = max(size_bytes, HEAD_BYTES)
         self.used_bytes = HEAD_BYTES
         self.synced_bytes = HEAD_BYTES
-        self.end = Position(head.seq, head.ordinal)
+        self.end = self._synced_end = Position(head.seq, head.ordinal)
         path = directory / self.name
         self._file = storage.create(path)
         try:
@@ -230,6 +261,7 @@ class SegmentWriter:
         """Return when all of it is on the medium."""
         self._file.sync()
         self.synced_bytes = self.used_bytes
+        self._synced_end = self.end
 
     def seal(self) -> None:
         """Cut it to what it holds, sync, close."""
@@ -243,5 +275,6 @@ class SegmentWriter:
         with contextlib.suppress(OSError):
             self._file.truncate(self.synced_bytes)
         self.allocated_bytes = self.used_bytes = self.synced_bytes
+        self.end = self._synced_end
         with contextlib.suppress(OSError):
             self._file.close()

@@ -74,7 +74,7 @@ class SlotFile:
         head = _HEAD.pack(_MAGIC, len(value), generation)
         data = head + _CRC.pack(crc32(value, crc32(head, CRC_SEED))) + value
         try:
-            file.write(data.ljust(SLOT_BYTES, b"\0"), (generation % 2) * SLOT_BYTES)
+            file.write(data, (generation % 2) * SLOT_BYTES)
             file.sync()
         except OSError:
             # What a failed sync left behind is unknown. Skip a generation, so that the next try spares the good slot.

@@ -4,6 +4,8 @@ data_dir/
   lock                 held while a gateway runs here
   events/              the ring log of events and decisions
   deadletters/         the ring log of what could not be processed
+  audit/               the ring log of what was decided and what came of it
+  reserve              space kept back, so that the two above and the cursors stay writable on a full disk
   cursors/             one file per consumer
   rules.snapshot       rule state at a position of the log
 """
@@ -24,6 +26,7 @@ from gateway.ringlog.cursor import CursorStore
 from gateway.ringlog.deadletters import DeadLetters
 from gateway.ringlog.reader import Reader
 from gateway.ringlog.ring import RingLog
+from gateway.ringlog.room import EventsRoom, Reserve, ReservedRoom
 from gateway.ringlog.storage import DiskStorage
 
 if TYPE_CHECKING:
@@ -33,16 +36,21 @@ if TYPE_CHECKING:
     from gateway.clock import Clock
     from gateway.config.settings import LogSettings
     from gateway.model import Position
+    from gateway.ringlog.room import Room
     from gateway.ringlog.storage import Storage
 
 EVENTS_DIR = "events"
 DEAD_LETTERS_DIR = "deadletters"
+AUDIT_DIR = "audit"
 CURSORS_DIR = "cursors"
 RULES_SNAPSHOT = "rules.snapshot"
+RESERVE = "reserve"
 LOCK = "lock"
-_DEAD_LETTER_TIP_BYTES = 256 * 1024
-_DEAD_LETTER_SEGMENTS = 16
+LOGS = (EVENTS_DIR, DEAD_LETTERS_DIR, AUDIT_DIR)
+_SMALL_TIP_BYTES = 256 * 1024
+_SMALL_SEGMENTS = 16
 _SMALLEST_SEGMENT_BYTES = 64 * 1024
+_CURSORS_BYTES = 64 * 1024
 
 
 class Store:
@@ -69,7 +77,7 @@ class Store:
 
         Raises:
             LogInUseError: if another gateway runs on this directory.
-            LogCorruptError: if a log was written by a newer release.
+            LogVersionError: if a log was written by a newer release.
             StorageError: if the disk refuses.
         """
         self.storage = storage if storage is not None else DiskStorage()
@@ -81,27 +89,42 @@ class Store:
                 undo.callback(os.close, self._lock)
                 self.committer = Committer(clock, settings.sync_interval_s, on_failure)
                 undo.callback(self.committer.abandon)
-                dead_ring = RingLog(
-                    data_dir / DEAD_LETTERS_DIR,
-                    gateway,
-                    _dead_letter_sizes(settings),
-                    clock,
-                    self.storage,
-                    self.committer,
-                )
-                self.events = RingLog(
-                    data_dir / EVENTS_DIR, gateway, _event_sizes(settings), clock, self.storage, self.committer
-                )
-                log_id = self.events.origin.log_id
-                self.cursors = CursorStore(data_dir / CURSORS_DIR, log_id, self.storage, self.committer)
+                self._open(data_dir, gateway, settings, clock)
             except OSError as error:
                 raise StorageError(f"cannot open {data_dir}: {error.strerror or error}") from error
             undo.pop_all()
-        self.dead_letters = DeadLetters(dead_ring, self.committer)
 
-    def reader(self, start: Position, *, durable_only: bool) -> Reader:
-        """A reader of the event log."""
-        return Reader(self.events, self.storage, start, durable_only=durable_only)
+    def _open(self, data_dir: Path, gateway: str, settings: LogSettings, clock: Clock) -> None:
+        letters, audit = (
+            _small_sizes(settings, whole_bytes)
+            for whole_bytes in (settings.dead_letters_max_size_bytes, settings.audit_max_size_bytes)
+        )
+        kept_bytes = letters.segment_size_bytes + audit.segment_size_bytes + _CURSORS_BYTES
+        self.reserve = Reserve(self.storage, data_dir / RESERVE, kept_bytes)
+        with contextlib.suppress(OSError):  # a full disk must not stop a start
+            self.reserve.fill()
+        self.cursors = CursorStore(data_dir / CURSORS_DIR, self.storage, self.committer)
+
+        def open_ring(name: str, sizes: RingSettings, room: Room) -> RingLog:
+            return RingLog(data_dir / name, gateway, sizes, clock, self.storage, self.committer, room)
+
+        # In this order a job writes them: a dead letter is on disk before anything that takes it for granted.
+        self.dead_letters = DeadLetters(
+            open_ring(DEAD_LETTERS_DIR, letters, ReservedRoom(self.reserve)), self.committer
+        )
+        room = EventsRoom(self.reserve, self.cursors, hold=settings.when_full == "hold")
+        self.events = open_ring(EVENTS_DIR, _event_sizes(settings), room)
+        self.audit = open_ring(AUDIT_DIR, audit, ReservedRoom(self.reserve))
+        self.cursors.belong_to(self.events.origin.log_id, self.dead_letters.ring, self.reserve)
+
+    @property
+    def rings(self) -> tuple[RingLog, RingLog, RingLog]:
+        """All logs."""
+        return self.events, self.dead_letters.ring, self.audit
+
+    def reader(self, start: Position, *, durable_only: bool, log: RingLog | None = None) -> Reader:
+        """A reader of the event log, or of another one."""
+        return Reader(log or self.events, self.storage, start, durable_only=durable_only)
 
     def load_rules(self) -> bytes | None:
         """The last rule snapshot; None if there is none or it is damaged."""
@@ -120,8 +143,8 @@ class Store:
         await self.committer.close()
         try:
             if self.committer.failure is None:
-                self.dead_letters.ring.close()
-                self.events.close()
+                for ring in self.rings:
+                    ring.close()
         finally:
             self.cursors.close()
             os.close(self._lock)
@@ -138,10 +161,15 @@ def _take_lock(path: Path) -> int:
 
 
 def _event_sizes(settings: LogSettings) -> RingSettings:
-    return RingSettings(settings.max_size_bytes, settings.segment_size_bytes, settings.tip_bytes, settings.compress)
+    return RingSettings(
+        settings.max_size_bytes,
+        settings.segment_size_bytes,
+        settings.tip_bytes,
+        settings.compress,
+        settings.max_age_s,
+    )
 
 
-def _dead_letter_sizes(settings: LogSettings) -> RingSettings:
-    whole = settings.dead_letters_max_size_bytes
-    segment = min(settings.segment_size_bytes, max(_SMALLEST_SEGMENT_BYTES, whole // _DEAD_LETTER_SEGMENTS))
-    return RingSettings(whole, segment, _DEAD_LETTER_TIP_BYTES, settings.compress)
+def _small_sizes(settings: LogSettings, whole_bytes: int) -> RingSettings:
+    segment = min(settings.segment_size_bytes, max(_SMALLEST_SEGMENT_BYTES, whole_bytes // _SMALL_SEGMENTS))
+    return RingSettings(whole_bytes, segment, _SMALL_TIP_BYTES, settings.compress)

@@ -81,7 +81,6 @@ class Lives:
         for server in (gateway.listener, gateway.broker, gateway.web):
             if server is not None:
                 await server.stop()
-        gateway.store.committer.closing.set()
         gateway.store.committer.abandon()
         await asyncio.to_thread(gateway.store.committer._thread.join)
         gateway.store.cursors.close()

@@ -91,10 +91,10 @@ async def test_a_full_disk_is_told_and_got_over(lives, clock):
     peer = await life.peer()
     faulty.fail("create", 1, errno.ENOSPC, times=FOR_GOOD)
     mid = peer.publish(CLIMATE, {"temperature": 19})
-    await until(lambda: gateway.store.events.chain.waiting_for_space, "the disk is full", 10)
+    await until(lambda: "events" in gateway.store.committer.held, "the disk is full", 10)
     assert mid not in peer.acknowledged
     code, text = await health(gateway)
-    assert (code, "the disk is full" in text) == (503, True)
+    assert (code, "No space left" in text) == (503, True)
     faulty.heal()
     await until(lambda: mid in peer.acknowledged, "there is space again", 10)
     assert (await health(gateway))[0] == 200

@@ -77,7 +77,8 @@ mqtt:
     session_expiry: 9m
     max_unsettled: 256KiB
 ingest: {{topics: [{{topic: "a/{{b}}", format: number, max_payload: 1KiB}}]}}
-log: {{max_size: 1MiB, segment_size: 64KiB, sync: 50ms, memory: 1KiB, dead_letters_max_size: 256KiB, compress: false}}
+log: {{max_size: 1MiB, segment_size: 64KiB, sync: 50ms, memory: 1KiB, dead_letters_max_size: 256KiB, compress: false,
+      audit_max_size: 512KiB, max_age: 2d, when_full: hold}}
 rules: site.yaml
 forward:
   - {{name: m, type: mqtt, broker: "mqtt://w:x%40y@h", topic: "t/{{b}}", client_id: d, keepalive: 11s, start: now}}
@@ -90,7 +91,7 @@ act: {{act_within: 0s, max_age: 14s}}
 """)
     at = tmp_path.resolve()
     loaded = load(path)
-    assert loaded.warnings == (f"{path}:26:35: the password stands in the address; better: password: ${{NAME}}",)
+    assert loaded.warnings == (f"{path}:27:35: the password stands in the address; better: password: ${{NAME}}",)
     assert loaded.settings == Settings(
         gateway_id="g",
         data_dir=at / "var",
@@ -124,6 +125,9 @@ act: {{act_within: 0s, max_age: 14s}}
             sync_interval_s=0.05,
             tip_bytes=1_024,
             dead_letters_max_size_bytes=262_144,
+            audit_max_size_bytes=524_288,
+            max_age_s=172_800.0,
+            when_full="hold",
             compress=False,
         ),
         rules=(at / "site.yaml",),

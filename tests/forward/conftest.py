@@ -139,7 +139,10 @@ class MemoryStore:
     def load(self, name: str) -> Cursor | None:
         return self.stored.get(name)
 
-    async def store(self, name: str, cursor: Cursor) -> None:
+    def note(self, name: str, cursor: Cursor) -> None:
+        pass
+
+    async def store(self, name: str, cursor: Cursor, *, after_events: bool = True) -> None:
         await asyncio.sleep(0)
         if self.fail_cursors:
             self.fail_cursors -= 1

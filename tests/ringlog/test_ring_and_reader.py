@@ -273,7 +273,7 @@ async def test_a_full_disk_gives_up_the_oldest_segment(open_store, make_batch, f
     faulty.fail("allocate", 1, full_error, times=2)
     await fill(store, make_batch, 400, 200)
     assert store.committer.failure is None
-    assert store.events.chain.evicted_segments >= 2
+    assert store.events.chain.evicted["disk_full"] > 0
     assert len(store.events.layout.sealed) <= before
     found, gaps = await read_all(store)
     assert gaps[0].events + len(found) == 600
