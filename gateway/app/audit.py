@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from gateway.errors import GatewayError
@@ -19,7 +20,7 @@ from gateway.model import Batch, Cursor, Gap, Kind, Position
 from gateway.observe import events
 
 if TYPE_CHECKING:
-    from gateway.ringlog import Reader, Store
+    from gateway.ringlog import Store
 
 CURSOR = "audit"
 _RECORDS_PER_READ = 20_000
@@ -40,6 +41,8 @@ class AuditTrail:
         start = Position(cursor.seq, cursor.ordinal) if cursor is not None else self._log.floor
         self._reader = store.reader(start, durable_only=True)
         self._stored = start
+        self._copied = cursor.delivered if cursor is not None else 0
+        """How far the trail went when the cursor was stored: behind it lies what may come again."""
         self._known_until_seq = self._log.appended.seq
         """Before this, records may have been copied already by an earlier life."""
         self._known: set[bytes] | None = None
@@ -76,7 +79,8 @@ class AuditTrail:
         place = self._reader.position
         if place != self._stored:
             # Stored behind the copies, which the same job writes first.
-            await self._store.cursors.store(CURSOR, Cursor(place.seq, place.ordinal))
+            cursor = Cursor(place.seq, place.ordinal, delivered=self._trail.appended.seq)
+            await self._store.cursors.store(CURSOR, cursor)
             self._stored = place
 
     async def _gather(self) -> None:
@@ -99,18 +103,21 @@ class AuditTrail:
         known = self._known or set()
         if item.seq >= self._known_until_seq or not known:
             return [item.slice(0, len(item))]
-        fresh = [index for index, payload in enumerate(item.payloads) if payload not in known]
+        fresh = [index for index, payload in enumerate(item.payloads) if _digest(payload) not in known]
         return [item.slice(index, index + 1) for index in fresh]
 
     async def _tail(self) -> set[bytes]:
-        """What the last segment of the trail holds: more than was copied since the cursor was stored."""
-        segments = self._trail.layout.segments
-        if not segments or self._reader.position.seq >= self._known_until_seq:
-            return set()
-        reader: Reader = self._store.reader(segments[-1].start, durable_only=True, log=self._trail)
+        """What was copied since the cursor was stored; without a cursor, all there is."""
         known: set[bytes] = set()
+        if self._reader.position.seq >= self._known_until_seq:
+            return known
+        reader = self._store.reader(Position(self._copied, 0), durable_only=True, log=self._trail)
         while reader.position.seq < self._trail.durable.seq:
             item = await reader.read(_RECORDS_PER_READ)
             if isinstance(item, Batch):
-                known.update(item.payloads)
+                known.update(map(_digest, item.payloads))
         return known
+
+
+def _digest(payload: bytes) -> bytes:
+    return blake2b(payload, digest_size=16).digest()

@@ -165,7 +165,7 @@ class SegmentChain:
             writer.seal()
             self._writer = None
             self._unsynced.clear()
-            sealed = active._replace(size_bytes=writer.used_bytes)
+            sealed = active._replace(size_bytes=writer.used_bytes, last_elapsed_ns=self._newest_elapsed_ns)
             self.layout = Layout((*self.layout.sealed, sealed), None, writer.end)
 
     def expire(self, now_elapsed_ns: int) -> None:
@@ -186,8 +186,9 @@ class SegmentChain:
                 self._abandon()  # the next write takes up what it held
                 raise
         while self.layout.sealed:
-            later = (segment.first_elapsed_ns for segment in self.layout.segments[1:])
-            newest_ns = next((begun for begun in later if begun is not None), self._newest_elapsed_ns)
+            oldest, *later = self.layout.segments
+            latest = [oldest.last_elapsed_ns, *(each.first_elapsed_ns for each in later), self._newest_elapsed_ns]
+            newest_ns = next((known_ns for known_ns in latest if known_ns is not None), None)
             if newest_ns is None or newest_ns >= now_elapsed_ns - age_ns:
                 return
             self._evict_oldest("age")
@@ -296,7 +297,7 @@ class SegmentChain:
         self.abandoned_segments += 1
         writer.abandon()
         if writer.used_bytes > HEAD_BYTES:
-            kept = active._replace(size_bytes=writer.used_bytes)
+            kept = active._replace(size_bytes=writer.used_bytes, last_elapsed_ns=self._newest_elapsed_ns)
             self.layout = Layout((*self.layout.sealed, kept), None, writer.end)
             return
         # It holds nothing that was synced, and its name is wanted for its successor.

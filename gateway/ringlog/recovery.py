@@ -50,6 +50,8 @@ class SegmentInfo(NamedTuple):
     size_bytes: int
     first_elapsed_ns: int | None = None
     """The log's own clock at its first record; None if that is unreadable."""
+    last_elapsed_ns: int | None = None
+    """The same at its last record; None if it was not scanned: it is then no later than the next segment's first."""
 
     @property
     def start(self) -> Position:
@@ -213,7 +215,8 @@ def _settle_tail(storage: Storage, directory: Path, found: Recovered) -> bool:
             if file.size_bytes() > offset:
                 file.truncate(offset)
             file.sync()
-            found.segments[-1] = tail._replace(size_bytes=offset)
+            last_ns = found.last_stamp.elapsed_ns if found.last_stamp is not None else None
+            found.segments[-1] = tail._replace(size_bytes=offset, last_elapsed_ns=last_ns)
         if offset > HEAD_BYTES:
             return True
     # Nothing valid in it: an opening that wrote nothing. Its number range is free again, its epoch is not.
