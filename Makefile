@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint types contracts unit bench lock servers clean
+.PHONY: help demo run test check lint types contracts unit reliability mutants bench lock servers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,14 @@ contracts: $(VENV)/.installed-dev
 
 unit: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+reliability: $(VENV)/.installed-dev servers  ## every storage fault at full count; writes the table of RELIABILITY.md (hours; needs root)
+	rm -rf .reliability && mkdir .reliability
+	RELIABILITY=full RELIABILITY_FIGURES=.reliability CI=true $(BIN)/python -m pytest tests/crash --timeout 14400 $(ARGS)
+	$(BIN)/python -m tests.crash.report .reliability
+
+mutants: $(VENV)/.installed-dev servers  ## plant bugs in a copy of the source, one by one; each must make the tests fail
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: $(VENV)/.installed-dev servers  ## end to end: durable events a second and CPU by stage, beside mosquitto
 	$(BIN)/python -m benches.end_to_end $(ARGS)
