@@ -38,13 +38,15 @@ class SlotFile:
     def __init__(self, storage: Storage, path: Path) -> None:
         self._storage = storage
         self._path = path
-        self._generation = 0
+        self._generation: int | None = None
+        """Of the newest slot; None: not looked at yet."""
         self._file: File | None = None
 
     def load(self) -> bytes | None:
         """The newest undamaged value; None if there is none, for whatever reason."""
         best: bytes | None = None
         newest = 0
+        self._generation = self._generation or 0
         try:
             file = self._storage.open(self._path)
         except OSError:
@@ -69,7 +71,10 @@ class SlotFile:
             OSError: if the disk refused. A later `load` then gives the former value or this one, whole in either case.
         """
         assert len(value) <= MAX_VALUE_BYTES, "a slot holds a small value"
+        if self._generation is None:
+            self.load()  # a value with a lower generation than the one that is there would not count
         file = self._file if self._file is not None else self._open()
+        assert self._generation is not None, "known by now"
         generation = self._generation + 1
         head = _HEAD.pack(_MAGIC, len(value), generation)
         data = head + _CRC.pack(crc32(value, crc32(head, CRC_SEED))) + value
