@@ -31,7 +31,9 @@ _START = _HEAD.size + _CRC.size
 
 
 def load(storage: Storage, path: Path) -> bytes | None:
-    """The value; None if there is none or it is damaged."""
+    """The value; None if there is none or it is damaged. What a crash left unfinished is removed."""
+    with contextlib.suppress(OSError):
+        storage.remove(_unfinished(path))
     try:
         with contextlib.closing(storage.open(path)) as file:
             data = file.read(file.size_bytes(), 0)
@@ -54,10 +56,14 @@ def store(storage: Storage, path: Path, value: bytes) -> None:
         OSError: if the disk refuses. The former value still stands.
     """
     head = _HEAD.pack(_MAGIC, len(value))
-    fresh = path.with_name(path.name + ".tmp")
+    fresh = _unfinished(path)
     storage.remove(fresh)
     with contextlib.closing(storage.create(fresh)) as file:
         file.write(head + _CRC.pack(crc32(value, crc32(head, CRC_SEED))) + value, 0)
         file.sync()
     storage.rename(fresh, path)
     storage.sync_dir(path.parent)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
