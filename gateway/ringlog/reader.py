@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from gateway.model import Batch, Gap, Position
+from gateway.ringlog.badblocks import PatientFile
 from gateway.ringlog.frame import Header, decode
 from gateway.ringlog.segment import Damage, Found, locate, scan
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from gateway.ringlog.recovery import SegmentInfo
     from gateway.ringlog.ring import RingLog
-    from gateway.ringlog.storage import Storage
+    from gateway.ringlog.storage import File, Storage
 
 _PIECE_BYTES = 512 * 1024
 
@@ -86,6 +87,7 @@ class Reader:
 
         Raises:
             OSError: if the disk cannot be read.
+            StorageError: if a block cannot be read, and the disk does not take a write either.
         """
         while True:
             item = self.poll(max_records)
@@ -101,9 +103,13 @@ class Reader:
         segments = self._ring.layout.segments
         until = self._ring.tip_start()
         position, place = self.position, self._place
-        items, self._place = await asyncio.to_thread(
+        items, place, unreadable_bytes = await asyncio.to_thread(
             _read_piece, self._storage, self._ring, segments, until, position, place
         )
+        if unreadable_bytes:
+            # A block that is gone is passed over; a disk that is gone is not, since it may come back.
+            await self._ring.probe()
+        self._place = place
         self._ahead.extend(items)
 
 
@@ -114,17 +120,17 @@ def _read_piece(
     until: Position,
     position: Position,
     place: tuple[str, int, int],
-) -> tuple[list[Batch | Gap], tuple[str, int, int]]:
+) -> tuple[list[Batch | Gap], tuple[str, int, int], int]:
     """In a worker thread: about `_PIECE_BYTES` of batches from `position` on, at most one segment's worth."""
     index = bisect_right([segment.head.seq for segment in segments], position.seq) - 1
     if index < 0:
-        return [], place
+        return [], place, 0
     segment = segments[index]
     bound = segments[index + 1].start if index + 1 < len(segments) else until
     try:
-        file = storage.open(ring.directory / segment.name)
+        file = PatientFile(storage.open(ring.directory / segment.name))
     except FileNotFoundError:  # evicted since; the log's floor says so by now
-        return [], place
+        return [], place, 0
     with contextlib.closing(file):
         name, offset, seq = place
         if name != segment.name or seq != position.seq:
@@ -134,16 +140,30 @@ def _read_piece(
         for found in scan(file, segment.name, segment.head.log_id, offset):
             if isinstance(found, Damage):
                 continue
-            if found.header.seq >= bound.seq or taken >= _PIECE_BYTES:
-                return items, (segment.name, found.offset, position.seq)
+            if found.header.seq >= bound.seq:
+                break  # what lies from here on is in the next segment's place, or in memory
+            if taken >= _PIECE_BYTES:
+                return items, (segment.name, found.offset, position.seq), file.unreadable_bytes
             offset = found.offset + found.header.frame_bytes
+            if found.header.seq > position.seq and _is_misplaced(file, segment, found, position):
+                continue
             for item in _fit(found, position, ring.origin.gateway):
                 items.append(item)
                 position = _after(item, position)
             taken += found.header.frame_bytes
     if position.seq < bound.seq:
         items.append(Gap(position.seq, bound.seq, max(0, bound.ordinal - position.ordinal), "damaged"))
-    return items, (segment.name, offset, position.seq)
+    return items, (segment.name, offset, position.seq), file.unreadable_bytes
+
+
+def _is_misplaced(file: File, segment: SegmentInfo, found: Found, position: Position) -> bool:
+    """Whether a frame that leaves some out stands before them in the file: a block was written where it is not due.
+
+    Asked only behind damage.
+    """
+    following = scan(file, segment.name, segment.head.log_id, found.offset + found.header.frame_bytes)
+    headers = (item.header for item in following if isinstance(item, Found))
+    return any(header.seq < found.header.seq and header.end > position.seq for header in headers)
 
 
 def _fit(found: Found, position: Position, gateway: str) -> Iterator[Batch | Gap]:

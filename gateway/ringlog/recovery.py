@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.errors import LogCorruptError, LogVersionError
 from gateway.model import Position, Stamp
+from gateway.ringlog.badblocks import PatientFile
 from gateway.ringlog.segment import (
     HEAD_BYTES,
     Damage,
@@ -88,7 +89,7 @@ def survey(storage: Storage, directory: Path) -> tuple[list[SegmentInfo], list[D
     damaged: list[Damage] = []
     for name in filter(is_segment, storage.names(directory)):
         try:
-            file = storage.open(directory / name)
+            file = PatientFile(storage.open(directory / name))
         except OSError as error:
             damaged.append(Damage(name, 0, 0, error.strerror or str(error)))
             continue
@@ -192,7 +193,7 @@ def _settle_tail(storage: Storage, directory: Path, found: Recovered) -> bool:
     """Scan the last segment, cut its torn tail, sync it. False if it held nothing and is gone: look further back."""
     tail = found.segments[-1]
     path = directory / tail.name
-    with contextlib.closing(storage.open(path, writable=True)) as file:
+    with contextlib.closing(PatientFile(storage.open(path, writable=True))) as file:
         end, offset = tail.start, HEAD_BYTES
         pending: Damage | None = None
         for item in scan(file, tail.name, tail.head.log_id):

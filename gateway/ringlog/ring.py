@@ -72,7 +72,8 @@ class RingLog:
         assert self.recovered.log_id is not None, "every log has an id once it is open"
         self.log_id = self.recovered.log_id
         self.epoch = self.recovered.epoch + 1
-        self._meta.store(self.log_id.to_bytes(8, "little") + self.epoch.to_bytes(4, "little"))
+        self._identity = self.log_id.to_bytes(8, "little") + self.epoch.to_bytes(4, "little")
+        self._meta.store(self._identity)
         self._meta.close()
         self.origin = Origin(gateway, f"{self.log_id:016x}", self.epoch)
         self._elapsed_offset_ns = _elapsed_offset_ns(self.recovered.last_stamp, clock)
@@ -227,6 +228,14 @@ class RingLog:
         """
         return self._chain.write(batches, sync=sync)
 
+    async def probe(self) -> None:
+        """Return if the disk takes a write and a sync.
+
+        Raises:
+            StorageError: if it does not.
+        """
+        await self._committer.run(partial(self._meta.store, self._identity), after=())
+
     async def expire(self) -> None:
         """Give up what is older than the configured age.
 
@@ -241,6 +250,7 @@ class RingLog:
         Raises:
             StorageError: if the disk refuses. What was durable stays so.
         """
+        self._meta.close()
         try:
             self._chain.seal()
         except OSError as error:

@@ -111,9 +111,9 @@ def head_from_frames(file: File, name: str) -> SegmentHead | None:
     Exact if it is the segment's first frame. If that is lost too, the ordinal is the lowest that is possible.
     """
     size, first_seq = file.size_bytes(), int(name[:20])
-    offset = HEAD_BYTES
+    window, base, offset = b"", HEAD_BYTES, HEAD_BYTES
     while offset < size:
-        window, base, offset = _seek_magic(file, offset, size)
+        window, base, offset = _seek_magic(file, window, base, offset, size)
         if offset >= size:
             return None
         log_id = frame_log_id(window, offset - base)
@@ -163,18 +163,20 @@ def scan(file: File, name: str, log_id: int, start: int = HEAD_BYTES) -> Iterato
             reason = found.why
         if bad_from < 0:
             bad_from, why = offset, reason
-        window, base, offset = _seek_magic(file, offset + 1, size)
+        window, base, offset = _seek_magic(file, window, base, offset + 1, size)
     if bad_from >= 0 and (length := _without_zero_tail(file, bad_from, size)):
         yield Damage(name, bad_from, length, why)
 
 
 def locate(file: File, seq: int, log_id: int) -> int:
-    """Offset of the frame that holds `seq`, or of the first later one, by hopping over headers without checking bodies.
+    """Where to begin to `scan` for the frame that holds `seq`, or the first later one.
 
-    If the hopping meets damage it returns the offset of the damage: `scan` takes over from there.
+    Hops from header to header without reading bodies. A hop counts only if it lands on the header that must follow: a
+    damaged length leads nowhere, and then the scan begins with the frame that has it.
     """
     size = file.size_bytes()
-    offset, window, base = HEAD_BYTES, b"", 0
+    offset, sure, window, base = HEAD_BYTES, HEAD_BYTES, b"", 0
+    following: int | None = None
     while offset < size:
         header = peek(window, offset - base, log_id)
         if isinstance(header, NeedMore):
@@ -182,19 +184,31 @@ def locate(file: File, seq: int, log_id: int) -> int:
             if len(window) < header.wanted_bytes:
                 break
             continue
-        if not isinstance(header, Header) or header.end > seq:
+        if not isinstance(header, Header) or following not in (None, header.seq):
             break
+        sure = offset
+        if header.end > seq:
+            break
+        following = header.end
         offset += header.frame_bytes
-    return offset
+    return sure
 
 
-def _seek_magic(file: File, offset: int, size: int) -> tuple[bytes, int, int]:
+def _seek_magic(file: File, window: bytes, base: int, offset: int, size: int) -> tuple[bytes, int, int]:
+    """The next place from `offset` on where a frame may start, with a window that reaches there; or `size`.
+
+    A window is used up before another is read: a payload full of false beginnings costs a look each, not a read.
+    """
     while offset < size:
-        window = file.read(_CHUNK_BYTES, offset)
-        hit = window.find(MAGIC)
+        if not base <= offset < base + len(window):
+            window, base = file.read(_CHUNK_BYTES, offset), offset
+        hit = window.find(MAGIC, offset - base)
         if hit >= 0:
-            return window, offset, offset + hit
-        offset += max(1, len(window) - len(MAGIC) + 1)
+            return window, base, base + hit
+        offset = max(offset + 1, base + len(window) - len(MAGIC) + 1)
+        if base + len(window) >= size:
+            break
+        window = b""
     return b"", size, size
 
 

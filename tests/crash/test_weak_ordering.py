@@ -160,7 +160,7 @@ def read_back(ring: RingLog, disk: Disk) -> tuple[list[Batch], list[Gap]]:
     batches, gaps = [], []
     position, place = Position(ring.floor.seq, ring.floor.ordinal), ("", 0, 0)
     while position.seq < ring.durable.seq:
-        items, place = _read_piece(disk, ring, ring.layout.segments, ring.tip_start(), position, place)
+        items, place, _ = _read_piece(disk, ring, ring.layout.segments, ring.tip_start(), position, place)
         assert items, f"the reader stands still at {position}"
         for item in items:
             if isinstance(item, Gap):

@@ -148,7 +148,9 @@ MUTANTS = (
     Mutant(
         "an epoch that is used twice",
         "gateway/ringlog/ring.py",
-        '        self._meta.store(self.log_id.to_bytes(8, "little") + self.epoch.to_bytes(4, "little"))\n',
+        """        self._meta.store(self._identity)
+        self._meta.close()
+""",
         "",
         (ERROR,),
     ),

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.crash.figures import FULL, keep, share
-from tests.crash.workload import APPENDS, RECORDS, WINDOW, Places, run, verify
+from tests.crash.fused import APPENDS, RECORDS, WINDOW, Places, run, verify
 from tests.oracle import Judgement
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.crash.workload"])
+CONTEXT.set_forkserver_preload(["tests.crash.fused"])
 MEMORY = Path("/dev/shm")
 
 
