@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -165,17 +166,18 @@ async def start_and_stop(places: Places) -> None:
     await store.close()
 
 
-def run(home: str, what: str, at: int, torn: bool) -> None:
-    """Entry point of the process that is to be killed."""
+def run(home: str, what: str, at: int, torn: bool) -> int:
+    """What the process does that is to be killed; its exit code, should it get that far."""
     places = Places(Path(home))
     fuse = Fuse(at, torn=torn)
     fuse.insert()
     try:
         asyncio.run({"script": script, "start": start_and_stop}[what](places))
-    except BaseException as error:
+    except BaseException as error:  # whoever waits for the process looks there
         places.error.write_text(repr(error))
-        raise
+        return 1
     places.count.write_text(str(fuse.count))
+    return 0
 
 
 async def verify(places: Places) -> Judgement:
@@ -218,3 +220,19 @@ def arrivals_in(path: Path) -> list[tuple[Name, str]]:
     text = path.read_text() if path.exists() else ""
     whole = text[: text.rfind("\n") + 1].splitlines()
     return [((stream, int(seq)), found) for _, stream, seq, found in (line.split(" ") for line in whole)]
+
+
+def serve() -> None:
+    """Fork a life for each line `HOME WHAT AT TORN` on stdin, and answer with how it ended. It then starts at once."""
+    for line in sys.stdin:
+        home, what, at, torn = line.split()
+        child = os.fork()
+        if child == 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # answers are the server's
+            os._exit(run(home, what, int(at), torn == "True"))
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
