@@ -9,70 +9,77 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.errors import StorageError
 from gateway.model import Batch
-from gateway.ringlog import inspect
-from gateway.ringlog.recovery import survey
-from gateway.ringlog.storage import DiskStorage
+from gateway.ringlog import contents, inspect
+from gateway.ringlog.by_time import read_timeline
+from gateway.ringlog.frame import decode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from gateway.model import Event
-    from gateway.ringlog.segment import Damage
+    from gateway.ringlog.contents import Loss
+    from gateway.ringlog.timeline import Timeline
 
 FOLLOW_EVERY_S = 0.2
 
 
-def newest(
-    place: Path, wanted: Callable[[Batch], list[Event]], last: int
-) -> tuple[list[tuple[Batch, Event]], list[Damage], int]:
+class Newest(NamedTuple):
+    """The end of a log."""
+
+    records: list[tuple[Batch, Event]]
+    """Oldest first."""
+    losses: list[Loss]
+    """Damage in the segments that were read."""
+    end: int
+    """The number after the newest record of all, wanted or not."""
+    timeline: Timeline
+    """When records happened."""
+
+
+def newest(place: Path, wanted: Callable[[Batch], list[Event]], last: int, log: str = "events") -> Newest:
     """The newest records that are wanted.
 
     Args:
         place: the data directory.
         wanted: picks records out of a batch.
         last: how many, at most.
-
-    Returns:
-        The records with their batches, oldest first; the damage met on the way; the number after the newest record of
-        all, wanted or not.
+        log: which of its logs.
 
     Raises:
         StorageError: there is no log, or it cannot be read.
     """
-    starts = _segment_starts(place)
-    segments = 1
+    held = contents.look(place, log)
+    timeline, _ = read_timeline(held)
+    begin, step = len(held.segments), 1
     while True:
-        start = starts[-segments] if segments < len(starts) else None
+        begin = max(0, begin - step)
         found: deque[tuple[Batch, Event]] = deque(maxlen=last)
-        damaged: list[Damage] = []
-        end = 0
-        for item in inspect.scan_log(place, from_seq=start):
-            if isinstance(item, Batch):
-                end = item.end
-                found.extend((item, event) for event in wanted(item))
-            else:
-                damaged.append(item)
-        if start is None or len(found) >= last:
-            return list(found), damaged, end
-        segments *= 4
+        losses: list[Loss] = []
+        end = held.segments[begin].head.seq if held.segments else 0
+        for item in contents.follow(held, range(begin, len(held.segments))):
+            if isinstance(item, contents.Loss):
+                losses.append(item)
+            elif isinstance(item, contents.Frame):
+                header = item.found.header
+                end = header.end
+                batch = decode(item.found.data, item.found.at, header, "")
+                if isinstance(batch, Batch):
+                    found.extend((batch, event) for event in wanted(batch))
+        if begin == 0 or len(found) >= last:
+            return Newest(list(found), losses, end, timeline)
+        step *= 4
 
 
-def _segment_starts(place: Path) -> list[int]:
-    try:
-        return [segment.head.seq for segment in survey(DiskStorage(), place / "events")[0]]
-    except OSError as error:
-        raise StorageError(f"cannot read the log in {place}: {error.strerror}") from error
-
-
-async def follow(place: Path, seq: int, wanted: Callable[[Batch], list[Event]]) -> AsyncIterator[tuple[Batch, Event]]:
+async def follow(
+    place: Path, seq: int, wanted: Callable[[Batch], list[Event]], log: str = "events"
+) -> AsyncIterator[tuple[Batch, Event]]:
     """Records from `seq` on, as they are written. Never ends by itself."""
     while True:
-        for item in inspect.scan_log(place, from_seq=seq):
+        for item in inspect.scan_log(place, log, seq):
             # What looks damaged at the growing end is a write under way: it is read again, whole, next time.
             if isinstance(item, Batch):
                 seq = item.end

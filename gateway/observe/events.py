@@ -113,6 +113,11 @@ def log_damaged(log: str, *, segment: str, offset: int, length_bytes: int, why: 
     _log.error("log_damaged", log=log, segment=segment, offset=offset, length_bytes=length_bytes, why=why)
 
 
+def log_put_back(log: str, *, directory: str) -> None:
+    """A repair broke off between two steps; what it had made, or the original, is the log now."""
+    _log.warning("log_put_back", log=log, directory=directory)
+
+
 def log_evicted(log: str, *, from_seq: int, to_seq: int, events: int, unsent: int, reason: str) -> None:
     """The oldest segment was given up. `unsent`: events in it that at least one sink had not seen."""
     say = _log.warning if unsent else _log.debug

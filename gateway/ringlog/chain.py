@@ -20,7 +20,7 @@ import zstandard
 from gateway.errors import StorageError
 from gateway.model import Batch, Position
 from gateway.ringlog.frame import MAX_RECORDS, encode
-from gateway.ringlog.recovery import SegmentInfo
+from gateway.ringlog.recovery import SegmentInfo, move_aside
 from gateway.ringlog.room import FULL, NO_ROOM
 from gateway.ringlog.segment import HEAD_BYTES, SegmentHead, SegmentWriter, name_of
 
@@ -259,11 +259,24 @@ class SegmentChain:
         name = name_of(head.seq)
         if self._leftover == name:
             self._storage.remove(self._directory / name)
-        self._leftover = name
-        self._writer = SegmentWriter(self._storage, self._directory, head, size_bytes)
-        self._leftover = ""
+            self._leftover = ""
+        try:
+            self._writer = self._new_writer(head, size_bytes)
+        except FileExistsError:
+            # Not ours (a segment of another log, put here since): it is neither written to nor deleted.
+            move_aside(self._storage, self._directory / name)
+            self._writer = self._new_writer(head, size_bytes)
         active = SegmentInfo(name, head, self._writer.allocated_bytes, elapsed_ns)
         self.layout = self.layout._replace(active=active)
+
+    def _new_writer(self, head: SegmentHead, size_bytes: int) -> SegmentWriter:
+        try:
+            return SegmentWriter(self._storage, self._directory, head, size_bytes)
+        except FileExistsError:
+            raise
+        except OSError:
+            self._leftover = name_of(head.seq)
+            raise
 
     def _make_space(self) -> bool:
         if self.layout.sealed and self._room.may_evict(self._oldest_end(), disk_full=True):

@@ -46,14 +46,16 @@ blocks fails (3) or (6), not merely luck.
 from __future__ import annotations
 
 import struct
-from array import array
-from sys import byteorder
-from typing import NamedTuple
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 import zstandard
 
 from gateway.model import Batch, Format, Kind, Origin, Stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAGIC = b"EGLF"
 VERSION = 1
@@ -66,6 +68,7 @@ MAX_BODY_BYTES = 256 * 1024 * 1024
 _PLAIN, _ZSTD = 0, 1
 _HEADER = struct.Struct("<4sBBBBQIIQQqqq16sII")
 _CRC = struct.Struct("<I")
+_ENTRY = struct.Struct("<BH")
 HEADER_BYTES = _HEADER.size + _CRC.size
 _COMPRESS_FROM_BYTES = 256
 _KINDS = frozenset(Kind)
@@ -119,34 +122,33 @@ class Header(NamedTuple):
         return self.ordinal + (self.records if self.kind == Kind.EVENTS else 0)
 
 
-def _le(column: array[int]) -> bytes:
-    if byteorder == "big":
-        column.byteswap()
-    return column.tobytes()
-
-
-def _column(code: str, data: bytes) -> array[int]:
-    column = array(code, data)
-    if byteorder == "big":
-        column.byteswap()
-    return column
+def _table(batch: Batch) -> tuple[list[int], list[bytes], Iterable[int]]:
+    """Formats and names of the distinct topics, in the order of their first coming, and the place of each record."""
+    topics, formats = batch.topics, batch.formats
+    if formats.count(formats[0]) == len(formats):
+        # Nearly always: then the topics alone tell the entries apart.
+        distinct = dict.fromkeys(topics)
+        index = dict(zip(distinct, range(len(distinct)), strict=True))
+        return [formats[0]] * len(distinct), list(map(str.encode, distinct)), map(index.__getitem__, topics)
+    keys = list(zip(topics, formats, strict=True))
+    pairs = dict.fromkeys(keys)
+    places = dict(zip(pairs, range(len(pairs)), strict=True))
+    return [fmt for _, fmt in pairs], [topic.encode() for topic, _ in pairs], map(places.__getitem__, keys)
 
 
 def _encode_body(batch: Batch) -> bytes:
-    index: dict[tuple[str, int], int] = {}
-    places = [index.setdefault(entry, len(index)) for entry in zip(batch.topics, batch.formats, strict=True)]
-    names = [topic.encode() for topic, _ in index]
-    table = b"".join(
-        fmt.to_bytes(1, "little") + len(name).to_bytes(2, "little") for (_, fmt), name in zip(index, names, strict=True)
-    )
+    """Column by column: no step of the interpreter's per record."""
+    count = len(batch)
+    assert len(batch.formats) == len(batch.flags) == len(batch.payloads) == count, "columns have one length"
+    formats, names, places = _table(batch)
     return b"".join(
         (
-            len(index).to_bytes(2, "little"),
-            table,
+            len(names).to_bytes(2, "little"),
+            *map(_ENTRY.pack, formats, map(len, names)),
             *names,
-            _le(array("H", places)),
+            struct.pack(f"<{count}H", *places),
             bytes(batch.flags),
-            _le(array("I", map(len, batch.payloads))),
+            struct.pack(f"<{count}I", *map(len, batch.payloads)),
             *batch.payloads,
         )
     )
@@ -228,18 +230,29 @@ def check(data: bytes, offset: int, log_id: int) -> Header | NeedMore | Torn:
     return header if crc == header.crc else Torn("checksum does not match")
 
 
-def decode(data: bytes, offset: int, header: Header, gateway: str) -> Batch | Torn:
-    """The batch of a frame that `check` has found valid. Torn only if the writer itself was broken."""
+def decode(
+    data: bytes, offset: int, header: Header, gateway: str, decompressor: zstandard.ZstdDecompressor | None = None
+) -> Batch | Torn:
+    """The batch of a frame that `check` has found valid. Torn only if the writer itself was broken.
+
+    Args:
+        data: bytes that hold the whole frame.
+        offset: where in them it begins.
+        header: what `check` returned.
+        gateway: whose log it is, part of every event id.
+        decompressor: to be used again and again by one thread, which saves about 10 µs a frame; None makes one.
+    """
     start = offset + HEADER_BYTES
     body = data[start : start + header.stored_bytes]
     if header.codec == _ZSTD:
+        decompressor = decompressor or zstandard.ZstdDecompressor()
         try:
-            body = zstandard.ZstdDecompressor().decompress(body, max_output_size=header.decoded_bytes)
+            body = decompressor.decompress(body, max_output_size=header.decoded_bytes)
         except zstandard.ZstdError as error:
             return Torn(f"body does not decompress: {error}")
     try:
         topics, formats, flags, payloads = _decode_body(body, header.records)
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, struct.error) as error:
         return Torn(f"body does not decode: {error}")
     return Batch(
         kind=Kind(header.kind),
@@ -256,24 +269,20 @@ def decode(data: bytes, offset: int, header: Header, gateway: str) -> Batch | To
 
 def _decode_body(body: bytes, count: int) -> tuple[list[str], list[int], list[int], list[bytes]]:
     topic_count = int.from_bytes(body[:2], "little")
-    at = 2 + 3 * topic_count
-    table: list[tuple[str, int]] = []
-    for entry in range(2, at, 3):
-        if body[entry] not in _FORMATS:
-            raise ValueError(f"payload format {body[entry]}")
-        end = at + int.from_bytes(body[entry + 1 : entry + 3], "little")
-        table.append((body[at:end].decode(), body[entry]))
-        at = end
-    entries = [table[place] for place in _column("H", body[at : at + 2 * count])]
-    at += 2 * count
-    flags = list(body[at : at + count])
-    at += count
-    lengths = _column("I", body[at : at + 4 * count])
-    at += 4 * count
-    if len(lengths) != count or at + sum(lengths) != len(body):
-        raise ValueError("columns do not add up")
-    payloads = []
-    for length in lengths:
-        payloads.append(body[at : at + length])
+    at = 2 + _ENTRY.size * topic_count
+    names: list[str] = []
+    formats: list[int] = []
+    for fmt, length in _ENTRY.iter_unpack(body[2:at]):
+        if fmt not in _FORMATS:
+            raise ValueError(f"payload format {fmt}")
+        names.append(body[at : at + length].decode())
+        formats.append(fmt)
         at += length
-    return [topic for topic, _ in entries], [fmt for _, fmt in entries], flags, payloads
+    columns = struct.Struct(f"<{count}H{count}s{count}I")
+    fields = columns.unpack_from(body, at)
+    places, flags, lengths = fields[:count], fields[count], fields[count + 1 :]
+    ends = tuple(accumulate(lengths, initial=at + columns.size))
+    if ends[-1] != len(body):
+        raise ValueError("columns do not add up")
+    payloads = [body[start:end] for start, end in pairwise(ends)]
+    return [names[place] for place in places], [formats[place] for place in places], list(flags), payloads

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 from gateway.model import Batch, Gap, Position
 from gateway.ringlog.badblocks import PatientFile
 from gateway.ringlog.frame import Header, decode
-from gateway.ringlog.segment import Damage, Found, locate, scan
+from gateway.ringlog.segment import Damage, Found, is_misplaced, locate, scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.ringlog.recovery import SegmentInfo
     from gateway.ringlog.ring import RingLog
-    from gateway.ringlog.storage import File, Storage
+    from gateway.ringlog.storage import Storage
 
 _PIECE_BYTES = 512 * 1024
 
@@ -134,19 +134,21 @@ def _read_piece(
     with contextlib.closing(file):
         name, offset, seq = place
         if name != segment.name or seq != position.seq:
-            offset = locate(file, position.seq, segment.head.log_id)
+            offset = locate(file, position.seq, segment.head)
         items: list[Batch | Gap] = []
         taken = 0
-        for found in scan(file, segment.name, segment.head.log_id, offset):
+        for found in scan(file, segment.name, segment.head, offset):
             if isinstance(found, Damage):
                 continue
-            if found.header.seq >= bound.seq:
-                break  # what lies from here on is in the next segment's place, or in memory
-            if taken >= _PIECE_BYTES:
-                return items, (segment.name, found.offset, position.seq), file.unreadable_bytes
-            offset = found.offset + found.header.frame_bytes
-            if found.header.seq > position.seq and _is_misplaced(file, segment, found, position):
+            offset = found.offset
+            is_ahead = position.seq < found.header.seq
+            if is_ahead and is_misplaced(file, segment.name, segment.head, found, position.seq):
                 continue
+            if found.header.seq >= bound.seq:
+                break  # what lies from here on is in memory
+            if taken >= _PIECE_BYTES:
+                return items, (segment.name, offset, position.seq), file.unreadable_bytes
+            offset += found.header.frame_bytes
             for item in _fit(found, position, ring.origin.gateway):
                 items.append(item)
                 position = _after(item, position)
@@ -154,16 +156,6 @@ def _read_piece(
     if position.seq < bound.seq:
         items.append(Gap(position.seq, bound.seq, max(0, bound.ordinal - position.ordinal), "damaged"))
     return items, (segment.name, offset, position.seq), file.unreadable_bytes
-
-
-def _is_misplaced(file: File, segment: SegmentInfo, found: Found, position: Position) -> bool:
-    """Whether a frame that leaves some out stands before them in the file: a block was written where it is not due.
-
-    Asked only behind damage.
-    """
-    following = scan(file, segment.name, segment.head.log_id, found.offset + found.header.frame_bytes)
-    headers = (item.header for item in following if isinstance(item, Found))
-    return any(header.seq < found.header.seq and header.end > position.seq for header in headers)
 
 
 def _fit(found: Found, position: Position, gateway: str) -> Iterator[Batch | Gap]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.errors import LogCorruptError, LogVersionError
@@ -24,6 +25,7 @@ from gateway.ringlog.badblocks import PatientFile
 from gateway.ringlog.segment import (
     HEAD_BYTES,
     Damage,
+    Found,
     SegmentHead,
     first_elapsed_ns,
     head_from_frames,
@@ -135,7 +137,8 @@ def recover(storage: Storage, directory: Path, log_id: int | None) -> Recovered:
     broken = [damage for damage in damaged if damage.segment not in known]
     found = Recovered(damaged=_put_aside(storage, directory, broken, max(known, default="")))
     found.damaged += [damage for damage in damaged if damage.segment in known]
-    if log_id is None and segments:
+    if segments and log_id not in {segment.head.log_id for segment in segments}:
+        # Meta is lost, or was taken from another log: it must not make strangers of all segments.
         log_id = segments[-1].head.log_id
     found.log_id = log_id
     ours = [segment for segment in segments if segment.head.log_id == log_id]
@@ -169,9 +172,20 @@ def _put_aside(storage: Storage, directory: Path, broken: list[Damage], newest: 
             storage.remove(path)
             continue
         with contextlib.suppress(OSError):
-            storage.rename(path, path.with_name(damage.segment + BROKEN_SUFFIX))
+            move_aside(storage, path)
         reported.append(damage)
     return reported
+
+
+def move_aside(storage: Storage, path: Path) -> None:
+    """Take a file out of a segment's place under a name that is free: it is somebody's, or may be wanted yet.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    taken = set(storage.names(path.parent))
+    free = (f"{path.name}{f'-{number}' if number else ''}{BROKEN_SUFFIX}" for number in count())
+    storage.rename(path, path.with_name(next(name for name in free if name not in taken)))
 
 
 def _is_blank(storage: Storage, path: Path) -> bool:
@@ -196,9 +210,9 @@ def _settle_tail(storage: Storage, directory: Path, found: Recovered) -> bool:
     with contextlib.closing(PatientFile(storage.open(path, writable=True))) as file:
         end, offset = tail.start, HEAD_BYTES
         pending: Damage | None = None
-        for item in scan(file, tail.name, tail.head.log_id):
-            if isinstance(item, Damage):
-                pending = item
+        for item in scan(file, tail.name, tail.head):
+            if isinstance(item, Damage) or item.header.seq < end.seq:
+                pending = _together(pending, item, tail.name)
                 continue
             if pending is not None:
                 found.damaged.append(pending)
@@ -209,22 +223,36 @@ def _settle_tail(storage: Storage, directory: Path, found: Recovered) -> bool:
             offset = item.offset + header.frame_bytes
             found.last_stamp = Stamp(header.wall_ns, header.mono_ns, header.elapsed_ns, header.boot_id, header.synced)
         found.end = max(found.end, end)
-        if offset > HEAD_BYTES or pending is not None:
-            if pending is not None:
-                found.torn = pending
+        unreadable_bytes = file.unreadable_bytes
+        if unreadable_bytes:
+            # It may be readable another time: nothing is cut off. It ends where its last record does all the same.
+            found.damaged.append(pending or Damage(tail.name, offset, unreadable_bytes, "cannot be read"))
+        elif pending is not None:
+            found.torn = pending
+            if offset > HEAD_BYTES:
                 _keep_aside(storage, path, file, pending)
-            if file.size_bytes() > offset:
+        if offset > HEAD_BYTES:
+            if not unreadable_bytes and file.size_bytes() > offset:
                 file.truncate(offset)
             file.sync()
             last_ns = found.last_stamp.elapsed_ns if found.last_stamp is not None else None
             found.segments[-1] = tail._replace(size_bytes=offset, last_elapsed_ns=last_ns)
-        if offset > HEAD_BYTES:
             return True
-    # Nothing valid in it: an opening that wrote nothing. Its number range is free again, its epoch is not.
-    storage.remove(path)
+    # No record in it. Its number range is free again, its epoch is not.
+    if pending is not None or unreadable_bytes:
+        move_aside(storage, path)
+    else:
+        storage.remove(path)
     storage.sync_dir(directory)
     found.segments.pop()
     return False
+
+
+def _together(before: Damage | None, item: Damage | Found, name: str) -> Damage:
+    """One stretch: what is no frame, and frames whose numbers have been seen."""
+    if isinstance(item, Found):
+        item = Damage(name, item.offset, item.header.frame_bytes, "left over from another time")
+    return item if before is None else before._replace(length_bytes=item.offset + item.length_bytes - before.offset)
 
 
 def _keep_aside(storage: Storage, path: Path, file: File, torn: Damage) -> None:

@@ -133,11 +133,12 @@ def first_elapsed_ns(file: File, log_id: int) -> int | None:
     return header.elapsed_ns if isinstance(header, Header) else None
 
 
-def scan(file: File, name: str, log_id: int, start: int = HEAD_BYTES) -> Iterator[Found | Damage]:
+def scan(file: File, name: str, head: SegmentHead, start: int = HEAD_BYTES) -> Iterator[Found | Damage]:
     """Every valid frame from `start` on, in file order, and every stretch between them that is not one.
 
-    After damage the scan looks for the next place where a valid frame starts: one flipped bit costs one frame. Zeros up
-    to the end of the file are the allocated rest of a segment that was never sealed, and are not reported.
+    One that another opening wrote is a leftover: its numbers may have been taken back and given out anew. After damage
+    the scan looks for the next place where a valid frame starts: one flipped bit costs one frame. Zeros up to the end
+    of the file are the allocated rest of a segment that was never sealed, and are not reported.
     """
     size = file.size_bytes()
     window, base = b"", start
@@ -145,13 +146,18 @@ def scan(file: File, name: str, log_id: int, start: int = HEAD_BYTES) -> Iterato
     bad_from, why = -1, ""
     while offset < size:
         at = offset - base
-        found = check(window, at, log_id)
+        found = check(window, at, head.log_id)
         if isinstance(found, NeedMore):
             if base < offset or len(window) < found.wanted_bytes <= size - offset:
                 window, base = file.read(max(_CHUNK_BYTES, found.wanted_bytes), offset), offset
                 if len(window) >= found.wanted_bytes:
                     continue
             reason = "cut off"
+        elif isinstance(found, Header) and found.epoch != head.epoch:
+            if bad_from < 0:
+                bad_from, why = offset, "left over from another opening"
+            offset += found.frame_bytes
+            continue
         elif isinstance(found, Header):
             if bad_from >= 0:
                 yield Damage(name, bad_from, offset - bad_from, why)
@@ -168,7 +174,27 @@ def scan(file: File, name: str, log_id: int, start: int = HEAD_BYTES) -> Iterato
         yield Damage(name, bad_from, length, why)
 
 
-def locate(file: File, seq: int, log_id: int) -> int:
+def is_misplaced(file: File, name: str, head: SegmentHead, found: Found, due_seq: int) -> bool:
+    """Whether a frame that leaves numbers out, from `due_seq` on, is a block that was written where it is not due.
+
+    Then those that it leaves out stand behind it, more of them than there are in the run that it begins. Reads on to
+    the end of the segment: to be asked only where frames do not follow each other, which is behind damage.
+    """
+    run, left_out = found.header.records, 0
+    end, runs_on = found.header.end, True
+    for item in scan(file, name, head, found.offset + found.header.frame_bytes):
+        if isinstance(item, Damage):
+            continue
+        header = item.header
+        runs_on = runs_on and header.seq == end
+        if runs_on:
+            run, end = run + header.records, header.end
+        elif header.end > due_seq and header.seq < found.header.seq:
+            left_out += header.records
+    return left_out > run
+
+
+def locate(file: File, seq: int, head: SegmentHead) -> int:
     """Where to begin to `scan` for the frame that holds `seq`, or the first later one.
 
     Hops from header to header without reading bodies. A hop counts only if it lands on the header that must follow: a
@@ -178,13 +204,13 @@ def locate(file: File, seq: int, log_id: int) -> int:
     offset, sure, window, base = HEAD_BYTES, HEAD_BYTES, b"", 0
     following: int | None = None
     while offset < size:
-        header = peek(window, offset - base, log_id)
+        header = peek(window, offset - base, head.log_id)
         if isinstance(header, NeedMore):
             window, base = file.read(_CHUNK_BYTES, offset), offset
             if len(window) < header.wanted_bytes:
                 break
             continue
-        if not isinstance(header, Header) or following not in (None, header.seq):
+        if not isinstance(header, Header) or header.epoch != head.epoch or following not in (None, header.seq):
             break
         sure = offset
         if header.end > seq:

@@ -98,6 +98,9 @@ class SlotFile:
         try:
             self._file = self._storage.open(self._path, writable=True)
             if self._file.size_bytes() < 2 * SLOT_BYTES:
+                if self._generation == 0:
+                    # No slot is whole. Zeros must not complete one that ended in zeros, or it outranks what comes now.
+                    self._file.truncate(0)
                 self._file.truncate(2 * SLOT_BYTES)
         except FileNotFoundError:
             self._file = self._storage.create(self._path)

@@ -10,7 +10,9 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -136,8 +138,13 @@ class DiskStorage:
         return DiskFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def open(self, path: Path, *, writable: bool = False) -> DiskFile:
-        """An existing file."""
-        return DiskFile(os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC))
+        """An existing file. OSError for a link, a pipe or a directory: what is ours is a plain file in its place."""
+        access = os.O_RDWR if writable else os.O_RDONLY
+        fd = os.open(path, access | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return DiskFile(fd)
 
     def rename(self, old: Path, new: Path) -> None:
         """Move a file over another, atomically as to names."""

@@ -19,12 +19,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.errors import LogInUseError, StorageError
-from gateway.ringlog import snapshot
+from gateway.observe import events
+from gateway.ringlog import snapshot, swap
 from gateway.ringlog.chain import RingSettings
 from gateway.ringlog.committer import Committer
 from gateway.ringlog.cursor import CursorStore
 from gateway.ringlog.deadletters import DeadLetters
 from gateway.ringlog.reader import Reader
+from gateway.ringlog.recovery import survey
 from gateway.ringlog.ring import RingLog
 from gateway.ringlog.room import EventsRoom, Reserve, ReservedRoom
 from gateway.ringlog.storage import DiskStorage
@@ -95,6 +97,12 @@ class Store:
             undo.pop_all()
 
     def _open(self, data_dir: Path, gateway: str, settings: LogSettings, clock: Clock) -> None:
+        for log in LOGS:
+            if (put_back := swap.settle(self.storage, data_dir, log)) is not None:
+                events.log_put_back(log, directory=put_back)
+            # A newer release's log is refused before any other is touched.
+            self.storage.make_dir(data_dir / log)
+            survey(self.storage, data_dir / log)
         letters, audit = (
             _small_sizes(settings, whole_bytes)
             for whole_bytes in (settings.dead_letters_max_size_bytes, settings.audit_max_size_bytes)
