@@ -50,12 +50,12 @@ mutants: $(VENV)/.installed-dev servers  ## plant bugs in a copy of the source, 
 bench: $(VENV)/.installed-dev servers  ## end to end: durable events a second and CPU by stage, beside mosquitto
 	$(BIN)/python -m benches.end_to_end $(ARGS)
 
-lock: $(VENV)/.installed-dev  ## resolve the requirements anew, with hashes
+lock: $(VENV)/.installed-dev  ## resolve the requirements with hashes, keeping what is locked; ARGS=--upgrade takes the newest
 	$(BIN)/pip install --quiet 'uv>=0.5,<1'
-	$(BIN)/uv pip compile --quiet pyproject.toml --group build --universal --python-version 3.11 --generate-hashes \
-	  --no-annotate --no-header --upgrade -o requirements.lock
-	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-	  --no-annotate --no-header --upgrade -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet pyproject.toml --group build --universal --python-version 3.11 --generate-hashes $(ARGS) \
+	  --no-annotate --no-header -o requirements.lock
+	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes $(ARGS) \
+	  --no-annotate --no-header -o requirements-dev.lock
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.ringlog.recovery import SegmentInfo
+    from gateway.ringlog.segment import SegmentHead
     from gateway.ringlog.storage import File, Storage
 
 WRITTEN_OFF = "written-off.json"
@@ -245,10 +246,9 @@ def _segment(
 
 def _scan(file: PatientFile, segment: SegmentInfo, offset: int, *, grows: bool) -> Iterator[Found | Damage]:
     """As `scan`. In a segment that grows, what is damaged at first sight may be a frame on its way: look again."""
-    log_id = segment.head.log_id
     while True:
         for item in scan(file, segment.name, segment.head, offset):
-            if grows and isinstance(item, Damage) and _is_whole(file, item.offset, log_id):
+            if grows and isinstance(item, Damage) and _is_whole(file, item.offset, segment.head):
                 offset = item.offset
                 break
             yield item
@@ -256,9 +256,11 @@ def _scan(file: PatientFile, segment: SegmentInfo, offset: int, *, grows: bool) 
             return
 
 
-def _is_whole(file: File, offset: int, log_id: int) -> bool:
-    header = peek(file.read(HEADER_BYTES, offset), 0, log_id)
-    return isinstance(header, Header) and isinstance(check(file.read(header.frame_bytes, offset), 0, log_id), Header)
+def _is_whole(file: File, offset: int, head: SegmentHead) -> bool:
+    header = peek(file.read(HEADER_BYTES, offset), 0, head.log_id)
+    if not isinstance(header, Header) or header.epoch != head.epoch:
+        return False
+    return isinstance(check(file.read(header.frame_bytes, offset), 0, head.log_id), Header)
 
 
 def _lost(
