@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint types contracts unit reliability mutants bench lock servers clean
+.PHONY: help demo run test check lint types contracts unit reliability mutants bench bench-log lock servers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,12 +50,17 @@ mutants: $(VENV)/.installed-dev servers  ## plant bugs in a copy of the source, 
 bench: $(VENV)/.installed-dev servers  ## end to end: durable events a second and CPU by stage, beside mosquitto
 	$(BIN)/python -m benches.end_to_end $(ARGS)
 
+bench-log: $(VENV)/.installed-bench  ## the log by itself, beside SQLite, LMDB, persist-queue and the raw limit
+	$(BIN)/python -m benches.log $(ARGS)
+
 lock: $(VENV)/.installed-dev  ## resolve the requirements with hashes, keeping what is locked; ARGS=--upgrade takes the newest
 	$(BIN)/pip install --quiet 'uv>=0.5,<1'
 	$(BIN)/uv pip compile --quiet pyproject.toml --group build --universal --python-version 3.11 --generate-hashes $(ARGS) \
 	  --no-annotate --no-header -o requirements.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes $(ARGS) \
 	  --no-annotate --no-header -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet pyproject.toml --group bench -c requirements-dev.lock --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-header -o requirements-bench.lock
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
@@ -77,6 +82,10 @@ $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/pytho
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: requirements-bench.lock | $(VENV)/.installed-dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
 
 servers:
 	@missing=""; for each in mosquitto mosquitto_pub victoria-metrics openssl strace systemd-analyze; do \

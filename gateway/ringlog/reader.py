@@ -16,6 +16,8 @@ from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING
 
+import zstandard
+
 from gateway.model import Batch, Gap, Position
 from gateway.ringlog.badblocks import PatientFile
 from gateway.ringlog.frame import Header, decode
@@ -136,6 +138,7 @@ def _read_piece(
         if name != segment.name or seq != position.seq:
             offset = locate(file, position.seq, segment.head)
         items: list[Batch | Gap] = []
+        decompressor = zstandard.ZstdDecompressor()  # this thread's, for this piece
         taken = 0
         for found in scan(file, segment.name, segment.head, offset):
             if isinstance(found, Damage):
@@ -149,7 +152,7 @@ def _read_piece(
             if taken >= _PIECE_BYTES:
                 return items, (segment.name, offset, position.seq), file.unreadable_bytes
             offset += found.header.frame_bytes
-            for item in _fit(found, position, ring.origin.gateway):
+            for item in _fit(found, position, ring.origin.gateway, decompressor):
                 items.append(item)
                 position = _after(item, position)
             taken += found.header.frame_bytes
@@ -158,12 +161,14 @@ def _read_piece(
     return items, (segment.name, offset, position.seq), file.unreadable_bytes
 
 
-def _fit(found: Found, position: Position, gateway: str) -> Iterator[Batch | Gap]:
+def _fit(
+    found: Found, position: Position, gateway: str, decompressor: zstandard.ZstdDecompressor
+) -> Iterator[Batch | Gap]:
     """What a frame means to a reader that stands at `position`."""
     header: Header = found.header
     if header.end <= position.seq:
         return
-    batch = decode(found.data, found.at, header, gateway)
+    batch = decode(found.data, found.at, header, gateway, decompressor)
     if not isinstance(batch, Batch):
         yield Gap(position.seq, header.end, max(0, header.end_ordinal - position.ordinal), "damaged")
         return

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from gateway.errors import LogCorruptError, LogVersionError
 from gateway.model import Position, Stamp
@@ -77,7 +77,10 @@ class Recovered:
     damaged: list[Damage] = field(default_factory=list)
 
 
-def survey(storage: Storage, directory: Path) -> tuple[list[SegmentInfo], list[Damage]]:
+Survey: TypeAlias = tuple[list[SegmentInfo], list[Damage]]
+
+
+def survey(storage: Storage, directory: Path) -> Survey:
     """Every segment, in order, and what is wrong with headers. Changes nothing.
 
     A segment whose header is damaged is known by its frames: it is in both lists. One that has no frame either is only
@@ -120,19 +123,20 @@ def _head(file: File, name: str) -> tuple[SegmentHead | None, Damage | None]:
     return head, None
 
 
-def recover(storage: Storage, directory: Path, log_id: int | None) -> Recovered:
+def recover(storage: Storage, directory: Path, log_id: int | None, surveyed: Survey | None = None) -> Recovered:
     """Settle what is there, so that a new segment can begin at `end`.
 
     Args:
         storage: the disk.
         directory: the log's own directory; must exist.
         log_id: from the log's meta file, None if that is lost: then the newest segment's word is taken.
+        surveyed: what `survey` has just told; None asks it.
 
     Raises:
         LogVersionError: if the log was written by a newer release.
         OSError: if the disk refuses.
     """
-    segments, damaged = survey(storage, directory)
+    segments, damaged = surveyed if surveyed is not None else survey(storage, directory)
     known = {segment.name for segment in segments}
     broken = [damage for damage in damaged if damage.segment not in known]
     found = Recovered(damaged=_put_aside(storage, directory, broken, max(known, default="")))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.clock import Clock
     from gateway.ringlog.chain import Layout
     from gateway.ringlog.committer import Committer
+    from gateway.ringlog.recovery import Survey
     from gateway.ringlog.room import Room
     from gateway.ringlog.storage import Storage
 
@@ -53,6 +54,7 @@ class RingLog:
         storage: Storage,
         committer: Committer,
         room: Room,
+        surveyed: Survey | None = None,
     ) -> None:
         """Open the log, recovering it first. Nothing is written to it before the first append.
 
@@ -68,7 +70,7 @@ class RingLog:
         self._committer = committer
         storage.make_dir(directory)
         self._meta = SlotFile(storage, directory / "meta")
-        self.recovered = self._identify()
+        self.recovered = self._identify(surveyed)
         assert self.recovered.log_id is not None, "every log has an id once it is open"
         self.log_id = self.recovered.log_id
         self.epoch = self.recovered.epoch + 1
@@ -93,10 +95,10 @@ class RingLog:
         self._chain = SegmentChain(storage, directory, settings, identity, self.recovered, room)
         committer.add(self)
 
-    def _identify(self) -> Recovered:
+    def _identify(self, surveyed: Survey | None) -> Recovered:
         meta = self._meta.load()
         log_id = int.from_bytes(meta[:8], "little") if meta is not None and len(meta) == _META_BYTES else None
-        found = recover(self._storage, self.directory, log_id)
+        found = recover(self._storage, self.directory, log_id, surveyed)
         if meta is not None and log_id is not None:
             found.epoch = max(found.epoch, int.from_bytes(meta[8:], "little"))
         if found.log_id is None:

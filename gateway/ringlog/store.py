@@ -97,12 +97,13 @@ class Store:
             undo.pop_all()
 
     def _open(self, data_dir: Path, gateway: str, settings: LogSettings, clock: Clock) -> None:
+        surveyed = {}
         for log in LOGS:
             if (put_back := swap.settle(self.storage, data_dir, log)) is not None:
                 events.log_put_back(log, directory=put_back)
             # A newer release's log is refused before any other is touched.
             self.storage.make_dir(data_dir / log)
-            survey(self.storage, data_dir / log)
+            surveyed[log] = survey(self.storage, data_dir / log)
         letters, audit = (
             _small_sizes(settings, whole_bytes)
             for whole_bytes in (settings.dead_letters_max_size_bytes, settings.audit_max_size_bytes)
@@ -114,7 +115,7 @@ class Store:
         self.cursors = CursorStore(data_dir / CURSORS_DIR, self.storage, self.committer)
 
         def open_ring(name: str, sizes: RingSettings, room: Room) -> RingLog:
-            return RingLog(data_dir / name, gateway, sizes, clock, self.storage, self.committer, room)
+            return RingLog(data_dir / name, gateway, sizes, clock, self.storage, self.committer, room, surveyed[name])
 
         # In this order a job writes them: a dead letter is on disk before anything that takes it for granted.
         self.dead_letters = DeadLetters(

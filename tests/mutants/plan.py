@@ -186,7 +186,7 @@ MUTANTS = (
     Mutant(
         "a torn tail that is not cut off",
         "gateway/ringlog/recovery.py",
-        """            if file.size_bytes() > offset:
+        """            if not unreadable_bytes and file.size_bytes() > offset:
                 file.truncate(offset)
 """,
         "",
