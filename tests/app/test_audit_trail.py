@@ -52,7 +52,7 @@ async def test_a_life_without_farewell_leaves_nothing_out_and_nothing_twice(live
         peer = await life.peer(HEATER)
         clock.advance(300)
         await life.say(peer, CLIMATE, temperature=temperature)
-        before = gateway.store.audit.durable.seq
+        before = gateway.store.audit.recovered.end.seq
         await until(lambda gateway=gateway, b=before: gateway.store.audit.durable.seq > b, "it was copied", 10)
         await life.drop()
         path.write_bytes(former)  # as if the last one had not been written
