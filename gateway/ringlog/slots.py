@@ -96,18 +96,31 @@ class SlotFile:
 
     def _open(self) -> File:
         try:
-            self._file = self._storage.open(self._path, writable=True)
-            if self._file.size_bytes() < 2 * SLOT_BYTES:
-                if self._generation == 0:
-                    # No slot is whole. Zeros must not complete one that ended in zeros, or it outranks what comes now.
-                    self._file.truncate(0)
-                self._file.truncate(2 * SLOT_BYTES)
+            file = self._storage.open(self._path, writable=True)
         except FileNotFoundError:
-            self._file = self._storage.create(self._path)
-            self._file.allocate(2 * SLOT_BYTES)
-            self._file.sync()
+            return self._create()
+        self._file = file
+        if file.size_bytes() < 2 * SLOT_BYTES:
+            if self._generation == 0:
+                # No slot is whole. Zeros must not complete one that ended in zeros, or it outranks what comes now.
+                file.truncate(0)
+            file.truncate(2 * SLOT_BYTES)
+        return file
+
+    def _create(self) -> File:
+        file = self._storage.create(self._path)
+        try:
+            file.allocate(2 * SLOT_BYTES)
+            file.sync()
             self._storage.sync_dir(self._path.parent)
-        return self._file
+        except OSError:
+            # Never asked again: the next try begins with another file, whose name will be synced.
+            file.close()
+            with contextlib.suppress(OSError):
+                self._storage.remove(self._path)
+            raise
+        self._file = file
+        return file
 
 
 def _read_slot(data: bytes) -> tuple[int, bytes]:

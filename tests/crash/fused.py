@@ -11,15 +11,18 @@ of its bytes, if it is a write.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from gateway.clock import SystemClock
 from gateway.config.settings import LogSettings
+from gateway.errors import StorageError
 from gateway.model import Batch, Cursor, DeadLetter, Format, Gap, Kind, Position
 from gateway.ringlog import Store, letters_of
 from tests.oracle import Journal, Judgement, Name, digest, judge, leaks_in, read_journal
@@ -39,6 +42,8 @@ COMMIT_EVERY = 10
 """Appends between two commits of the consumer's cursor."""
 WINDOW = COMMIT_EVERY * RECORDS
 """What one kill may repeat."""
+ASKED_AGAIN = 3
+"""Exit code: a sync was asked again on a descriptor that had refused one."""
 CALLS = ("pwrite", "fdatasync", "fsync", "ftruncate", "posix_fallocate", "replace", "unlink", "mkdir")
 
 
@@ -71,6 +76,42 @@ class Fuse:
                         call(args[0], args[1][: len(args[1]) // 2], args[2])
                     os.kill(os.getpid(), signal.SIGKILL)
             return call(*args, **named)
+
+        return guarded
+
+
+class BadSync:
+    """Refuses a sync with EIO, and remembers on which descriptor: nobody may ask there again."""
+
+    def __init__(self, at: int, *, for_good: bool = False) -> None:
+        """Args: at: which sync, from 1; 0: none, only count. for_good: and every one after it."""
+        self.count = 0
+        self.asked_again = 0
+        self._at = at
+        self._for_good = for_good
+        self._refused: set[int] = set()
+        self._lock = threading.Lock()
+
+    def insert(self) -> None:
+        """From now on every sync goes through here."""
+        close = os.close
+        os.fdatasync, os.fsync = self._around(os.fdatasync), self._around(os.fsync)
+
+        def closing(fd: int) -> None:
+            self._refused.discard(fd)
+            close(fd)
+
+        os.close = closing
+
+    def _around(self, call: Callable) -> Callable:
+        def guarded(fd: int) -> None:
+            with self._lock:
+                self.count += 1
+                self.asked_again += fd in self._refused
+                if self.count == self._at or (self._for_good and 0 < self._at < self.count):
+                    self._refused.add(fd)
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+            call(fd)
 
         return guarded
 
@@ -126,15 +167,23 @@ async def script(places: Places) -> None:
         for turn in range(half * APPENDS // 2, (half + 1) * APPENDS // 2):
             await append(store, journal)
             if turn % COMMIT_EVERY == COMMIT_EVERY - 1:
-                await consumer.consume()
+                await insist(consumer.consume)
             if turn % 40 == 15:
-                await bury(store, journal, turn)
+                await insist(partial(bury, store, journal, turn))
             if turn % 60 == 25:
-                await store.store_rules(b"state after %d " % turn * 20)
-        await consumer.consume()
+                await insist(partial(store.store_rules, b"state after %d " % turn * 20))
+        await insist(consumer.consume)
         consumer.close()
         await store.close()
     journal.close()
+
+
+async def insist(work: Callable[[], Awaitable[None]]) -> None:
+    """Once more if the disk refuses, as a runner does."""
+    try:
+        await work()
+    except StorageError:
+        await work()
 
 
 async def append(store: Store, journal: Journal) -> None:
@@ -144,9 +193,12 @@ async def append(store: Store, journal: Journal) -> None:
     journal.sent(zip(names, payloads, strict=True))
     stamp = store.events.stamp()
     store.events.append(Batch(Kind.EVENTS, stamp, [TOPIC] * RECORDS, [Format.RAW] * RECORDS, [1] * RECORDS, payloads))
-    told = asyncio.get_running_loop().create_future()
-    store.committer.when_durable(lambda: (journal.acknowledged(names), told.set_result(None)))
-    await told
+    told: list[bool] = []
+    store.committer.when_durable(lambda: (journal.acknowledged(names), told.append(True)))
+    await store.committer.flush()
+    await asyncio.sleep(0)  # what is durable is told in the turn after
+    if not told:
+        raise store.committer.failure or AssertionError("durable, and nobody was told")
 
 
 async def bury(store: Store, journal: Journal, number: int) -> None:
@@ -169,13 +221,15 @@ async def start_and_stop(places: Places) -> None:
 def run(home: str, what: str, at: int, torn: bool) -> int:
     """What the process does that is to be killed; its exit code, should it get that far."""
     places = Places(Path(home))
-    fuse = Fuse(at, torn=torn)
+    fuse = BadSync(at, for_good=torn) if what == "refused" else Fuse(at, torn=torn)
     fuse.insert()
     try:
-        asyncio.run({"script": script, "start": start_and_stop}[what](places))
+        asyncio.run((start_and_stop if what == "start" else script)(places))
     except BaseException as error:  # whoever waits for the process looks there
         places.error.write_text(repr(error))
-        return 1
+        return ASKED_AGAIN if isinstance(fuse, BadSync) and fuse.asked_again else 1
+    if isinstance(fuse, BadSync) and fuse.asked_again:
+        return ASKED_AGAIN
     places.count.write_text(str(fuse.count))
     return 0
 

@@ -3,91 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.crash.figures import FULL, keep, share
 from tests.crash.fused import APPENDS, RECORDS, WINDOW, Places, verify
+from tests.crash.nursery import Nursery
 from tests.oracle import Judgement
 
-MEMORY = Path("/dev/shm")
-ROOT = Path(__file__).resolve().parents[2]
-WORKERS = 2
-IDLE: queue.SimpleQueue[Nursery] = queue.SimpleQueue()
 
-
-@pytest.fixture
-def home(tmp_path):
-    """In memory, where there is some: a kill does not ask for the medium, and a sync then costs nothing."""
-    place = Path(tempfile.mkdtemp(prefix="kill-", dir=MEMORY if MEMORY.is_dir() else tmp_path))
-    yield place
-    shutil.rmtree(place)
-
-
-class Nursery:
-    """A process that forks lives, one at a time."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.crash.fused"]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def live(self, place: Path, what: str, at: int, torn: bool) -> int:
-        """One life; how it ended."""
-        self._process.stdin.write(f"{place} {what} {at} {torn}\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, "the nursery is gone"
-        return int(answer)
-
-    def close(self) -> None:
-        with self._process as process:
-            process.stdin.close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nurseries():
-    """As many as work at once."""
-    made = [Nursery() for _ in range(WORKERS)]
-    for each in made:
-        IDLE.put(each)
-    yield
-    for each in made:
-        each.close()
-    while not IDLE.empty():
-        IDLE.get()
-
-
-def live(place: Path, what: str = "script", *, at: int = 0, torn: bool = False) -> int:
-    """One life; how it ended."""
-    nursery = IDLE.get()
-    try:
-        return nursery.live(place, what, at, torn)
-    finally:
-        IDLE.put(nursery)
-
-
-def calls_of(place: Path, what: str = "script") -> int:
-    """How many calls a life makes that nobody ends."""
-    assert live(place, what) == 0
-    return int(Places(place).count.read_text())
-
-
-def judge_kill(place: Path, at: int, *, torn: bool, again: int = 0) -> Judgement:
+def judge_kill(nursery: Nursery, place: Path, at: int, *, torn: bool, again: int = 0) -> Judgement:
     """Kill at a call, perhaps once more at a call of the start that follows, and judge what is left."""
     place.mkdir()
     # Two requests that meet in one job make a few calls less: the very last ones may never come.
-    assert live(place, at=at, torn=torn) in (-signal.SIGKILL, 0)
+    assert nursery.live(place, at=at, variant=torn) in (-signal.SIGKILL, 0)
     if again:
-        assert live(place, "start", at=again, torn=torn) in (-signal.SIGKILL, 0)
+        assert nursery.live(place, "start", at=again, variant=torn) in (-signal.SIGKILL, 0)
     found = asyncio.run(verify(Places(place)))
     where = f"killed at call {at}{' torn' if torn else ''}, then {again}: {found}"
     assert found.clean, where
@@ -96,35 +31,33 @@ def judge_kill(place: Path, at: int, *, torn: bool, again: int = 0) -> Judgement
     return found
 
 
-def judge_all(home: Path, cases: list[tuple[int, bool, int]]) -> list[Judgement]:
-    """Two at a time. What a failing case has left stays until the test has ended."""
+def judge_all(nursery: Nursery, home: Path, cases: list[tuple[int, bool, int]]) -> list[Judgement]:
+    """What a failing case has left stays until the test has ended."""
 
     def one(case: tuple[int, bool, int]) -> Judgement:
         at, torn, again = case
-        return judge_kill(home / f"{at}-{torn}-{again}", at, torn=torn, again=again)
+        return judge_kill(nursery, home / f"{at}-{torn}-{again}", at, torn=torn, again=again)
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(one, cases))
+    return nursery.each(one, cases)
 
 
-def test_the_script_does_what_it_says(home):
+def test_the_script_does_what_it_says(nursery, home):
     """A workload that rotates, evicts and commits nothing would prove nothing."""
-    count = calls_of(home)
-    found = asyncio.run(verify(Places(home)))
+    count = nursery.calls_of(home / "whole")
+    found = asyncio.run(verify(Places(home / "whole")))
     assert found.clean, str(found)
     assert found.acknowledged == APPENDS * RECORDS + 10 + RECORDS
     assert count >= 1_000
 
 
 @pytest.mark.timeout(3_600 if FULL else 180)
-def test_a_kill_before_any_call_loses_nothing_that_was_acknowledged(home, rng, seed):
+def test_a_kill_before_any_call_loses_nothing_that_was_acknowledged(nursery, home, rng, seed):
     """Laws L2, L3, L5: before every call that changes a file, and halfway through every write."""
-    (home / "count").mkdir()
-    count = calls_of(home / "count")
+    count = nursery.calls_of(home / "count")
     cases = [(at, torn, 0) for torn in (False, True) for at in range(1, count + 1)]
     if not FULL:
         cases = rng.sample(cases, 150)
-    found = judge_all(home, cases)
+    found = judge_all(nursery, home, cases)
     keep(
         "S2",
         "SIGKILL before every call that changes a file, and halfway through every write",
@@ -135,13 +68,12 @@ def test_a_kill_before_any_call_loses_nothing_that_was_acknowledged(home, rng, s
 
 
 @pytest.mark.timeout(3_600 if FULL else 180)
-def test_a_second_kill_while_the_log_recovers_loses_nothing_either(home, rng, seed):
+def test_a_second_kill_while_the_log_recovers_loses_nothing_either(nursery, home, rng, seed):
     """Laws L2, L5: recovery can be ended anywhere and begun again."""
-    (home / "count").mkdir()
-    count = calls_of(home / "count")
-    starts = calls_of(home / "count", "start")
-    cases = [(rng.randint(1, count), rng.random() < 0.5, rng.randint(1, starts)) for _ in range(share(50, 1_000))]
-    found = judge_all(home, cases)
+    count = nursery.calls_of(home / "count")
+    starts = nursery.calls_of(home / "start", "start")
+    cases = [(rng.randint(1, count), rng.random() < 0.5, 1 + index % starts) for index in range(share(50, 1_000))]
+    found = judge_all(nursery, home, cases)
     keep(
         "S2",
         "a second SIGKILL while the start after the first recovers",
@@ -152,16 +84,16 @@ def test_a_second_kill_while_the_log_recovers_loses_nothing_either(home, rng, se
 
 
 @pytest.mark.timeout(7_200 if FULL else 180)
-def test_kill_after_kill_on_one_log_loses_nothing(home, seed):
+def test_kill_after_kill_on_one_log_loses_nothing(nursery, home, seed):
     """Laws L2, L3: one log, killed again and again at random calls of ever new lives."""
     rng = random.Random(seed)
     place = home / "one"
     place.mkdir()
-    (home / "count").mkdir()
-    count = calls_of(home / "count")
+    count = nursery.calls_of(home / "count")
     kills = share(15, 1_000)
     for _ in range(kills):
-        assert live(place, at=rng.randint(1, count), torn=rng.random() < 0.5) in (-signal.SIGKILL, 0)
+        ended = nursery.live(place, at=rng.randint(1, count), variant=rng.random() < 0.5)
+        assert ended in (-signal.SIGKILL, 0)
     found = asyncio.run(verify(Places(place)))
     assert (found.lost, found.phantom, found.leaks) == ([], [], []), str(found)
     assert found.repeats <= WINDOW * kills, str(found)
