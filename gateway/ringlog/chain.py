@@ -294,6 +294,9 @@ class SegmentChain:
         oldest, *rest = self.layout.sealed
         self.layout = self.layout._replace(sealed=tuple(rest))
         self._storage.remove(self._directory / oldest.name)
+        # Some file systems (ext4 with data=writeback) use freed blocks before the unlink is on the medium: after a cut
+        # the segment would be back, with somebody else's bytes in it.
+        self._storage.sync_dir(self._directory)
         events = end.ordinal - oldest.head.ordinal
         self.evicted[reason] = self.evicted.get(reason, 0) + events
         unsent = 0 if slowest is None else max(0, min(events, end.ordinal - slowest.ordinal))
