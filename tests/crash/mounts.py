@@ -40,15 +40,18 @@ class Cut(IntEnum):
 class Ext4:
     """An ext4 file system in an image file."""
 
-    def __init__(self, image: Path, place: Path, options: str) -> None:
+    def __init__(self, image: Path, place: Path, options: str, most_kib: int | None) -> None:
         self.image = image
         self.place = place
         """Where it is mounted."""
         self._options = options
+        self._most_kib = most_kib
 
     def mount(self) -> None:
         """Put it in its place; replays the journal if there is something in it."""
         _run("mount", "-t", "ext4", "-o", f"loop,{self._options}" if self._options else "loop", self.image, self.place)
+        if self._most_kib is not None:
+            (Path("/sys/block") / self._device_name() / "queue/max_sectors_kb").write_text(str(self._most_kib))
 
     def unmount(self) -> None:
         """Take it away.
@@ -71,11 +74,18 @@ class Ext4:
         finally:
             self._ioctl(_THAW, 0)
 
+    def report_error(self) -> None:
+        """Let the file system believe that it has met an error; with `errors=remount-ro` it takes no change then."""
+        (Path("/sys/fs/ext4") / self._device_name() / "trigger_fs_error").write_text("test")
+
     @property
     def device(self) -> str:
         """`major:minor` of the loop device. Only while it is mounted."""
         number = self.place.stat().st_dev
         return f"{os.major(number)}:{os.minor(number)}"
+
+    def _device_name(self) -> str:
+        return Path(f"/sys/dev/block/{self.device}").resolve().name
 
     def _ioctl(self, request: int, argument: int | bytes) -> None:
         fd = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY)
@@ -96,6 +106,8 @@ def ext4(
         size_bytes: of the image, which is sparse.
         options: for mount, such as `data=writeback,nodelalloc`.
         image: where the image is to lie, if not in `directory`: on another file system that fails.
+        most_kib: in one request to the device. The loop driver takes a request of which only a part found room for
+            done; one of a page is stored or refused.
     """
     image = image or directory / "ext4.img"
     place = directory / "ext4"
@@ -104,7 +116,7 @@ def ext4(
     with image.open("wb") as file:
         file.truncate(size_bytes)
     _run("mkfs.ext4", "-q", "-F", "-b", "4096", image)
-    disk = Ext4(image, place, options)
+    disk = Ext4(image, place, options, most_kib)
     disk.mount()
     try:
         yield disk

@@ -1,13 +1,16 @@
 """A disk in memory that promises nothing but what was synced, and every state that a power cut may leave it in.
 
-`Disk` is a `gateway.ringlog.storage.Storage` in memory; `Recorder` is one that notes each operation. `Aftermath` goes
-through the operations and enumerates, for the prefix that it has seen, what the disk may hold after a cut:
+`Disk` is a `gateway.ringlog.storage.Storage` in memory; `Recorder` is one that notes each operation, and dies before
+one of them if told to. `Aftermath` goes through the operations and knows, for the prefix that it has seen, what the
+disk may hold after a cut:
 
 - data and size of a file are certain up to its last `sync`; of the operations since, any may be missing or torn,
 - names are certain up to the last `sync_dir` of their directory; of the changes since, any may be missing. A new
   file's own sync does not make its name certain, and a rename does not wait for the data: stricter than ext4,
-- where a write is missing stand the bytes that were there before, or those of an older life of the same log.
+- where a write is missing stand the bytes that were there before, zeros up to the size that it would have given the
+  file, or bytes of an older life of the same log.
 
+What the kernel wrote back by itself before the cut is what the cut left: write-back needs no step of its own.
 Directories are durable when `make_dir` returns, as its contract says.
 """
 
@@ -22,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 MOST_MISSING = 3
-"""Operations that are missing at once."""
+"""Operations that are missing at once, if not all of them are."""
 SECTORS_BYTES = (512, 4_096)
 ON_DATA = ("write", "truncate", "allocate")
 ON_NAMES = ("create", "rename", "remove")
@@ -37,6 +40,10 @@ class Op(NamedTuple):
     new_path: str = ""
     at: int = 0
     data: bytes = b""
+
+
+FILLS = ("old", "zeros", "stale")
+"""What stands where a write is missing."""
 
 
 class KilledError(Exception):
@@ -77,13 +84,15 @@ class Disk:
         return MemoryFile(self, self.entries[str(path)])
 
     def rename(self, old: Path, new: Path) -> None:
-        inode = self.entries.pop(str(old))
+        inode = self.entries[str(old)]
         self.note(Op("rename", inode, str(old), str(new)))
+        del self.entries[str(old)]
         self.entries[str(new)] = inode
 
     def remove(self, path: Path) -> None:
         if str(path) in self.entries:
-            self.note(Op("remove", self.entries.pop(str(path)), str(path)))
+            self.note(Op("remove", self.entries[str(path)], str(path)))
+            del self.entries[str(path)]
 
     def sync_dir(self, path: Path) -> None:
         self.note(Op("sync_dir", path=str(path)))
@@ -137,17 +146,23 @@ def apply(content: bytearray, op: Op) -> None:
 class Recorder(Disk):
     """A disk that works, and keeps account of what was asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, found: Disk | None = None) -> None:
+        """Args: found: what is on it; empty if there is none."""
         super().__init__()
+        if found is not None:
+            self.entries = dict(found.entries)
+            self.contents = {inode: bytes(content) for inode, content in found.contents.items()}
         self.ops: list[Op] = []
-        self.dies_at_next_sync = False
+        self.ops_left: int | None = None
+        """After so many more operations the process dies. None: it lives."""
         self._lock = threading.Lock()
 
     def note(self, op: Op) -> None:
         with self._lock:
-            if op.kind == "sync" and self.dies_at_next_sync:
-                self.dies_at_next_sync = False
-                raise KilledError
+            if self.ops_left is not None:
+                if self.ops_left == 0:
+                    raise KilledError
+                self.ops_left -= 1
             self.ops.append(op)
 
 
@@ -157,25 +172,32 @@ class Loss(NamedTuple):
     missing: tuple[int, ...] = ()
     torn: tuple[int, int] | None = None
     """A write, and how many of its bytes are there."""
-    stale: bool = False
-    """Where a write is missing, an older life shines through."""
+    fill: str = "old"
+    """One of `FILLS`."""
 
 
 class Aftermath:
     """Follows operations; knows what is certain and what is not."""
 
-    def __init__(self) -> None:
-        self._entries: dict[str, int] = {}
-        self._synced: dict[int, bytes] = {}
+    def __init__(self, found: Disk | None = None, stale: bytes = b"EGLF") -> None:
+        """See the module.
+
+        Args:
+            found: what is certain from the beginning.
+            stale: what an older life has left in blocks that are free.
+        """
+        found = found if found is not None else Disk()
+        self._entries = dict(found.entries)
+        self._synced = {inode: bytes(content) for inode, content in found.contents.items()}
         self.uncertain: list[Op] = []
-        self._stale = b"EGLF"
+        self.stale = stale
 
     def advance(self, op: Op) -> None:
         """One more operation was carried out."""
         if op.kind == "create":
             self._synced[op.inode] = b""
-        if op.kind == "write" and op.data.startswith(b"EGLF") and len(op.data) > len(self._stale):
-            self._stale = op.data
+        if op.kind == "write" and op.data.startswith(b"EGLF") and len(op.data) > len(self.stale):
+            self.stale = op.data
         if op.kind == "sync":
             self._settle_data(op.inode)
         elif op.kind == "sync_dir":
@@ -202,14 +224,19 @@ class Aftermath:
         for count in range(min(MOST_MISSING, len(indexes)) + 1):
             for missing in combinations(indexes, count):
                 yield Loss(missing)
+        if len(indexes) > MOST_MISSING:
+            yield Loss(tuple(indexes))
         for index in indexes:
             op = self.uncertain[index]
             if op.kind != "write":
                 continue
-            yield Loss((index,), stale=True)
-            for kept_bytes in _tears(op):
-                yield Loss((), (index, kept_bytes))
-                yield Loss((), (index, kept_bytes), stale=True)
+            for fill in FILLS[1:]:
+                yield Loss((index,), fill=fill)
+                for other in indexes[index + 1 :]:
+                    yield Loss((index, other), fill=fill)
+            for kept_bytes in tears(op):
+                for fill in FILLS:
+                    yield Loss((), (index, kept_bytes), fill)
                 for other in indexes:
                     if other != index:
                         yield Loss((other,), (index, kept_bytes))
@@ -239,9 +266,10 @@ class Aftermath:
             return (op,)
         parts = [op._replace(data=op.data[:kept_bytes])] if kept_bytes else []
         lost_bytes = len(op.data) - kept_bytes
-        if loss.stale and lost_bytes:
-            older = (self._stale * (lost_bytes // len(self._stale) + 1))[:lost_bytes]
-            parts.append(op._replace(at=op.at + kept_bytes, data=older))
+        if loss.fill != "old" and lost_bytes:
+            older = self.stale if loss.fill == "stale" else b"\0"
+            fill = (older * (lost_bytes // len(older) + 1))[:lost_bytes]
+            parts.append(op._replace(at=op.at + kept_bytes, data=fill))
         return parts
 
 
@@ -255,7 +283,7 @@ def _rename(entries: dict[str, int], ops: Iterable[Op]) -> None:
                 entries[op.new_path] = op.inode
 
 
-def _tears(op: Op) -> list[int]:
+def tears(op: Op) -> list[int]:
     """Where a write may end early: at sector boundaries of the file; of many, the first and the last."""
     cuts: set[int] = set()
     for sector_bytes in SECTORS_BYTES:
