@@ -4,7 +4,8 @@ Invariants:
 - What others see is one `Layout`, replaced as a whole: nobody ever sees a segment twice, or between two segments.
 - One opening writes one run of segments. A write error gives the present segment up at its last synced byte and writes
   the unsynced batches, which are still in memory, into a new one; a sync is never asked twice about the same bytes.
-- Disk use stays within the configured size plus one segment (L6). The oldest goes first, never the one being written.
+- Disk use stays within the configured size plus one segment (L6). The oldest goes first, never the one being written,
+  and never the last: it knows where the numbers and the log's clock have got to.
 - A full disk is a normal condition: `gateway.ringlog.room` says what gives way. If nothing does, the log is *held*: the
   batches stay here in memory, unacknowledged, and the next `write` takes them up again.
 """
@@ -185,7 +186,7 @@ class SegmentChain:
             except OSError:
                 self._abandon()  # the next write takes up what it held
                 raise
-        while self.layout.sealed:
+        while len(self.layout.segments) > 1:  # the last one knows where the numbers and the clock have got to
             oldest, *later = self.layout.segments
             latest = [oldest.last_elapsed_ns, *(each.first_elapsed_ns for each in later), self._newest_elapsed_ns]
             newest_ns = next((known_ns for known_ns in latest if known_ns is not None), None)
@@ -238,7 +239,7 @@ class SegmentChain:
         """Begin the segment that starts with this batch."""
         self.seal()
         size_bytes = self._settings.segment_size_bytes
-        while self.layout.sealed and self.layout.size_bytes + size_bytes > self._settings.max_size_bytes:
+        while len(self.layout.segments) > 1 and self.layout.size_bytes + size_bytes > self._settings.max_size_bytes:
             if not self._room.may_evict(self._oldest_end(), disk_full=False):
                 raise _HeldError("the ring is full of events that a sink has not seen yet")
             self._evict_oldest("size")
@@ -279,7 +280,7 @@ class SegmentChain:
             raise
 
     def _make_space(self) -> bool:
-        if self.layout.sealed and self._room.may_evict(self._oldest_end(), disk_full=True):
+        if len(self.layout.segments) > 1 and self._room.may_evict(self._oldest_end(), disk_full=True):
             self._evict_oldest("disk_full")
             return True
         return self._room.relieve()

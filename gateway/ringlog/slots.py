@@ -99,12 +99,19 @@ class SlotFile:
             file = self._storage.open(self._path, writable=True)
         except FileNotFoundError:
             return self._create()
+        try:
+            if file.size_bytes() < 2 * SLOT_BYTES:
+                if self._generation == 0:
+                    # No slot is whole. Zeros must not complete one that ended in zeros, or it outranks what comes now.
+                    file.truncate(0)
+                file.truncate(2 * SLOT_BYTES)
+            # Whoever wrote it may have been killed before it was on the medium, name or slot: and one slot goes now.
+            file.sync()
+            self._storage.sync_dir(self._path.parent)
+        except OSError:
+            file.close()
+            raise
         self._file = file
-        if file.size_bytes() < 2 * SLOT_BYTES:
-            if self._generation == 0:
-                # No slot is whole. Zeros must not complete one that ended in zeros, or it outranks what comes now.
-                file.truncate(0)
-            file.truncate(2 * SLOT_BYTES)
         return file
 
     def _create(self) -> File:

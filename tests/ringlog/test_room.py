@@ -273,7 +273,7 @@ async def test_events_older_than_the_configured_age_are_given_up(open_store, mak
     clock.advance(10_000)
     await store.events.expire()
     await store.events.expire()
-    assert store.events.floor == store.events.appended
+    assert store.events.floor.seq == 1  # the last segment stays: it knows where the numbers have got to
 
 
 async def test_ages_are_known_after_a_restart(open_store, make_batch, small, clock, tmp_path):
