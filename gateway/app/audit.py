@@ -68,9 +68,10 @@ class AuditTrail:
 
     async def save(self) -> None:
         """At the end: copy what is there, without waiting for more, and store the cursor."""
-        if self._known is not None:
-            await self._take_what_is_there()
-            await self._commit()
+        if self._known is None:
+            self._known = await self._tail()
+        await self._take_what_is_there()
+        await self._commit()
 
     async def _commit(self) -> None:
         gathered, self._gathered = self._gathered, []
