@@ -97,7 +97,12 @@ class Ext4:
 
 @contextlib.contextmanager
 def ext4(
-    directory: Path, *, size_bytes: int = 32 * MIB, options: str = "", image: Path | None = None
+    directory: Path,
+    *,
+    size_bytes: int = 32 * MIB,
+    options: str = "",
+    image: Path | None = None,
+    most_kib: int | None = None,
 ) -> Iterator[Ext4]:
     """A fresh ext4, mounted.
 

@@ -36,6 +36,7 @@ from tests.oracle import leaks_in
 SETTINGS = {
     "ordered, journal not flushed": ("data=ordered", Cut.NOTHING),
     "ordered, journal flushed": ("data=ordered", Cut.LOG),
+    "writeback, journal not flushed": ("data=writeback,nodelalloc", Cut.NOTHING),
     "writeback, journal flushed": ("data=writeback,nodelalloc", Cut.LOG),
     "writeback, no flush at rename": ("data=writeback,nodelalloc,noauto_da_alloc", Cut.LOG),
 }
@@ -63,9 +64,12 @@ class MainsDisk(Disk):
     def __init__(self, mains: Ext4, how: Cut, rng: random.Random) -> None:
         super().__init__()
         self._mains, self._how = mains, how
-        # Rolls, renames and the like are few among writes and syncs: half of the cuts wait for them.
-        self._only_rare = rng.random() < 0.5
-        self._countdown = rng.randint(1, 25 if self._only_rare else 120)
+        # Rolls, renames and the like are few among writes and syncs, and freed blocks are soon used again.
+        self._aim = rng.choice(("anything", "what is rare", "what follows an eviction"))
+        self._countdown = rng.randint(
+            1, {"anything": 120, "what is rare": 25, "what follows an eviction": 12}[self._aim]
+        )
+        self._has_evicted = False
         self._beside = rng.random() < 0.5
         self._cutter: threading.Thread | None = None
         self.is_off = False
@@ -76,9 +80,14 @@ class MainsDisk(Disk):
         """Files that were open for writing when it happened."""
 
     def note(self, call: str, path: Path) -> None:
+        if self.is_off or self.is_steady:
+            return
         family = path.suffix.lstrip(".") or path.name
         is_common = call in {"write", "sync"} and family == "seg"
-        if self.is_off or self.is_steady or (self._only_rare and is_common):
+        self._has_evicted |= (call, family) == ("remove", "seg")
+        if (self._aim == "what is rare" and is_common) or (
+            self._aim == "what follows an eviction" and not self._has_evicted
+        ):
             return
         self._countdown -= 1
         if self._countdown > 0:
@@ -211,7 +220,7 @@ async def test_a_power_cut_takes_nothing_that_was_promised(tmp_path, root, rng, 
     """Laws L1, L2, L3, L5: at any call, and in the middle of any; the next start needs nobody and has everything."""
     options, how = SETTINGS[setting]
     seen = Campaign()
-    cuts = share(10, 1_000)
+    cuts = share(8, 800)
     for first in range(0, cuts, LIVES_PER_DISK):
         clock = HandClock()
         witness = Witness(tmp_path / f"journal{first}", rng)

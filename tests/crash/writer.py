@@ -6,21 +6,14 @@ of. It outlives every opening of the store and judges the next one. A sender is 
 
 `Upstream` is one consumer with a durable cursor. `Disk` is the real disk with a hold on every file that was opened for
 writing, so that a life that ends badly gives its descriptors back as a dead process would.
-
-`python -m tests.crash.writer DIRECTORY LIMIT LEFT` is a writer that runs against a limit of its process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import random
-import resource
-import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -264,15 +257,8 @@ class Witness:
         """
         sent, acknowledged = self.journal()
         acknowledged |= {name for name, _ in self.delivered}
-        found: list[tuple[Name, str]] = []
-        evicted: set[Name] = set()
-        for ring in store.rings:
-            names, floor = await self.read(store, ring)
-            found += names
-            streams = {LETTERS: store.dead_letters.ring, AUDIT: store.audit}
-            evicted |= {
-                name for name, seq in self._places.items() if seq < floor and streams.get(name[0], store.events) is ring
-            }
+        found = [item for ring in store.rings for item in await self.read(store, ring)]
+        evicted = self.evicted(store)
         self._check_snapshot(store)
         self._check_cursor(store)
         judgement = judge(sent, acknowledged, found, evicted=evicted)
@@ -280,16 +266,22 @@ class Witness:
         assert judgement.repeats == 0, f"{judgement.repeats} records are in the log twice"
         return judgement
 
-    async def read(self, store: Store, ring: RingLog) -> tuple[list[tuple[Name, str]], int]:
-        """All that a log gives, and the number before which it says that everything was given up."""
+    def evicted(self, store: Store) -> set[Name]:
+        """What the logs do not have any more, as their readers are told in the first gap: see `read`."""
+        others = {LETTERS: store.dead_letters.ring, AUDIT: store.audit}
+        floors = {stream: ring.floor.seq for stream, ring in others.items()}
+        return {name for name, seq in self._places.items() if seq < floors.get(name[0], store.events.floor.seq)}
+
+    async def read(self, store: Store, ring: RingLog) -> list[tuple[Name, str]]:
+        """All that a log gives. Every gap is announced, and one before the log's beginning as an eviction."""
         found: list[tuple[Name, str]] = []
-        floor = events = 0
+        events = 0
         reader = store.reader(Position(0, 0), durable_only=True, log=ring)
         while reader.position.seq < ring.durable.seq:
             item = await reader.read(1_000)
             if isinstance(item, Gap):
                 events += item.events
-                floor = item.to_seq if item.reason == "evicted" else floor
+                assert (item.reason == "evicted") == (item.to_seq == ring.floor.seq), item
                 continue
             events += len(item) if item.kind is Kind.EVENTS else 0
             found += named(item)
@@ -297,7 +289,7 @@ class Witness:
                 for event, (name, _) in zip(item.events(), named(item), strict=True):
                     self.heard_of(event.id, name)
         assert reader.position.ordinal == events == ring.durable.ordinal, "the accounts of the log do not balance (L7)"
-        return found, floor
+        return found
 
     def _check_snapshot(self, store: Store) -> None:
         value = store.load_rules()
@@ -392,40 +384,3 @@ async def end(store: Store) -> None:
     """Close a store as far as its disk lets it."""
     with contextlib.suppress(StorageError):
         await store.close()
-
-
-async def _run_into_limit(directory: Path, limit: str, left: int) -> dict[str, object]:
-    """Send, lower a limit of this process, be held, raise it again, send on, close."""
-    witness = Witness(directory / "journal", random.Random(left))
-    store = open_store(directory / "data", HandClock(), replace(SMALL, max_size_bytes=2**24, segment_size_bytes=2**18))
-    for _ in range(5):
-        witness.send(store, 10, size_bytes=1_000)
-        await store.committer.flush()
-    free = os.dup(0)  # the lowest number that the next descriptor can have
-    os.close(free)
-    which, lowered = {
-        "descriptors": (resource.RLIMIT_NOFILE, max(0, free + left)),
-        "file size": (resource.RLIMIT_FSIZE, left),
-    }[limit]
-    before = resource.getrlimit(which)
-    resource.setrlimit(which, (lowered, before[1]))
-    try:
-        while not is_dead(store):
-            witness.send(store, 10, size_bytes=1_000)
-            await settled(store)
-        held, told = dict(store.committer.held), witness.told
-        witness.send(store, 10)
-        await asyncio.sleep(0)
-        told = witness.told - told
-    finally:
-        resource.setrlimit(which, before)
-    async with asyncio.timeout(_WAIT_S):
-        await store.committer.flush()
-    witness.send(store, 10)
-    failure = store.committer.failure
-    await store.close()
-    return {"held": held, "acknowledged_while_held": told, "failure": failure and str(failure)}
-
-
-if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_run_into_limit(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))))
