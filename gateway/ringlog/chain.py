@@ -294,7 +294,11 @@ class SegmentChain:
         end, slowest = self._oldest_end(), self._room.slowest()
         oldest, *rest = self.layout.sealed
         self.layout = self.layout._replace(sealed=tuple(rest))
-        self._storage.remove(self._directory / oldest.name)
+        try:
+            self._storage.remove(self._directory / oldest.name)
+        except OSError:
+            self.layout = self.layout._replace(sealed=(oldest, *rest))  # it is still there
+            raise
         # Some file systems (ext4 with data=writeback) use freed blocks before the unlink is on the medium: after a cut
         # the segment would be back, with somebody else's bytes in it.
         self._storage.sync_dir(self._directory)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.crash.processes import Lane
-from tests.crash.strace import HARMLESS, Aim, Call, Tracer, aims
+from tests.crash.strace import HARMLESS, Aim, Call, Tracer, aims, was_interrupted
 from tests.crash.workload import GATES, IN_FLIGHT, WINDOW
 
 _MEMORY = Path("/dev/shm")
@@ -161,12 +161,16 @@ class Script:
 
     def _record(self, lane: Lane, home: Path, life: int, phase: str) -> tuple[list[tuple[int, Call]], dict[int, Aim]]:
         """What a life does from a gate to its end: the calls that change the directory, and how to strike each."""
-        case = self.begin(life, home / f"lived-{life}-{phase}")
-        lane.start("workload", *self.arguments(case, life, phase), output=case.output)
-        tracer = Tracer(lane.pid, case.trace, everything=True)
-        lane.go_on()
-        assert lane.wait() == 0, case.output.read_text()
-        calls = tracer.calls()
+        while True:
+            case = self.begin(life, home / f"lived-{life}-{phase}")
+            lane.start("workload", *self.arguments(case, life, phase), output=case.output)
+            tracer = Tracer(lane.pid, case.trace, everything=True)
+            lane.go_on()
+            assert lane.wait() == 0, case.output.read_text()
+            calls = tracer.calls()
+            if not was_interrupted(calls, case.data):
+                break
+            case.clear()
         touching = {call.name for call in calls if call.touches(case.data) and not call.changes(case.data)}
         self.unseen |= touching - HARMLESS
         self._before.setdefault(life + 1, case)
@@ -202,11 +206,6 @@ class Script:
 def _kind_of(call: Call) -> str:
     """The paths of a call, less what differs from one case and one segment to the next."""
     return " ".join(re.sub(r"^.*/data\b|\d+", "", path) for path in call.paths if path)
-
-
-def count_changes(calls: list[Call], tree: Path) -> int:
-    """How many of them change something in a directory tree."""
-    return sum(call.changes(tree) for call in calls)
 
 
 def name_of(number: int) -> str:

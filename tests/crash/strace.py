@@ -35,6 +35,7 @@ HARMLESS = frozenset(
 )
 """Calls that only look; `openat` as long as it does not create."""
 _WATCHED = ("openat", "open", "close", *CHANGES)
+_INTERRUPTED = frozenset(("EINTR", "ERESTARTSYS", "ERESTARTNOINTR", "ERESTARTNOHAND"))
 _LINE = re.compile(r"^(?P<tid>\d+) +(?P<name>\w+)\((?P<rest>.*)$")
 _RESUMED = re.compile(r"^(?P<tid>\d+) +<\.\.\. (?P<name>\w+) resumed>(?P<rest>.*)$")
 _RESULT = re.compile(r"\) += (?P<value>\S+)(?: (?P<error>E[A-Z]+))?.*$")
@@ -152,6 +153,14 @@ def aims(calls: Sequence[Call], tree: Path) -> list[Aim]:
         struck.setdefault((call.name, counts[call.tid, call.name]), index)
     found = [Aim(name, nth, index) for (name, nth), index in struck.items() if calls[index].changes(tree)]
     return sorted(found, key=lambda aim: aim.index)
+
+
+def was_interrupted(calls: Sequence[Call], tree: Path) -> bool:
+    """Whether a change had to be asked for twice: `fallocate` gives up at any wake-up, and Python asks again.
+
+    Such a call shifts all counts behind it. strace's own attaching can cause one.
+    """
+    return any(call.error in _INTERRUPTED for call in calls if call.changes(tree))
 
 
 def asked_again(calls: Sequence[Call]) -> list[Call]:

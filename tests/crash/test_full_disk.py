@@ -276,12 +276,11 @@ async def test_a_start_on_a_full_disk_succeeds(tmp_path, root, witness, lack):
         ("descriptors", -1_000, "Too many open files"),  # not even one for the next segment
         ("descriptors", 0, "Too many open files"),  # one, that of the sealed segment: none for the directory
         ("file size", 100_000, "File too large"),
-        ("file size", 131_072, "File too large"),
     ],
 )
 async def test_a_limit_of_the_process_holds_the_log_until_it_is_raised(tmp_path, witness, limit, left, why):
     """Laws L1, L2: EMFILE with no descriptor left or one, EFBIG in the middle of a frame: held, then stored."""
-    command = [sys.executable, "-m", "tests.crash.writer", tmp_path, limit, str(left)]
+    command = [sys.executable, "-m", "tests.crash.limited", tmp_path, limit, str(left)]
     done = await asyncio.to_thread(
         subprocess.run, command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
     )

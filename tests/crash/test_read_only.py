@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,7 @@ from gateway.ringlog.store import EVENTS_DIR
 from tests.conftest import HandClock
 from tests.crash.figures import keep, share
 from tests.crash.mounts import Cut, ext4, read_only
-from tests.crash.writer import Disk, Upstream, Witness, end, is_dead, open_store, settled
+from tests.crash.writer import Disk, Upstream, Witness, end, is_dead, open_store, settled, until
 
 _SPACE_IS_BACK_S = 20.0
 EROFS = {"events": "Read-only file system"}
@@ -64,7 +65,7 @@ async def until_dead(store, witness) -> None:
 
 async def test_a_read_only_directory_holds_the_log_until_it_is_writable(tmp_path, root, witness, seed):
     """Laws L1, L2: rules go on, nobody is told anything, and all of it is stored afterwards, without a restart."""
-    rounds = share(3, 40)
+    rounds = share(2, 40)
     with ext4(tmp_path) as mains:
         data_dir = mains.place / "data"
         store = open_store(data_dir, HandClock())
@@ -98,6 +99,46 @@ async def test_a_read_only_directory_holds_the_log_until_it_is_writable(tmp_path
     )
 
 
+class CountedDisk(Disk):
+    """Counts how often a removal was tried."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.removals = 0
+
+    def note(self, call: str, path: Path) -> None:
+        self.removals += call == "remove" and path.suffix == ".seg"
+
+
+async def test_a_segment_that_cannot_be_removed_is_not_given_up(tmp_path, root, witness):
+    """Laws L6, L7: a full ring in a read-only place: readers keep what is still there, however often it is tried."""
+    card = CountedDisk()
+    with ext4(tmp_path) as mains:
+        data_dir = mains.place / "data"
+        store = open_store(data_dir, HandClock(), storage=card)
+        try:
+            upstream = Upstream(store, witness)
+            while not store.events.chain.evicted:
+                witness.send(store, 20)
+                await settled(store)
+            with read_only(data_dir / EVENTS_DIR):
+                floor = store.events.floor
+                tried = card.removals
+                await until_dead(store, witness)
+                await until(lambda: card.removals >= tried + 4)
+                assert store.committer.held == EROFS
+                assert store.events.floor == floor, "given up, and still on the disk"
+                await upstream.take()
+            async with asyncio.timeout(_SPACE_IS_BACK_S):
+                await store.committer.flush()
+            assert store.events.floor.ordinal == sum(store.events.chain.evicted.values()), "each is counted (L7)"
+        finally:
+            await end(store)
+            card.die()
+        await starts_with_everything(data_dir, witness)
+    assert upstream.cursor.evicted == floor.ordinal
+
+
 async def test_the_kernel_keeps_a_running_store_writable(tmp_path, root, witness):
     """Law L2: `mount -o remount,ro` by an operator is refused while a store runs there, and costs nothing."""
     with ext4(tmp_path) as mains:
@@ -117,7 +158,7 @@ async def test_the_kernel_keeps_a_running_store_writable(tmp_path, root, witness
 
 async def test_a_file_system_that_turns_read_only_for_good_loses_nothing(tmp_path, root, witness, disk, seed):
     """Laws L1, L2: ext4 with `errors=remount-ro`: held, nothing acknowledged, whole at the next mount."""
-    rounds = share(3, 40)
+    rounds = share(2, 40)
     acknowledged = 0
     with ext4(tmp_path, options="errors=remount-ro") as mains:
         data_dir = mains.place / "data"
@@ -153,7 +194,7 @@ async def test_a_file_system_that_turns_read_only_for_good_loses_nothing(tmp_pat
 
 async def test_a_device_that_is_gone_ends_the_writing_once(tmp_path, root, witness, disk, seed):
     """Laws L1, L2, L10: EIO from every call is told once as a `StorageError`; nothing is acknowledged after it."""
-    rounds = share(3, 40)
+    rounds = share(2, 40)
     acknowledged = 0
     with ext4(tmp_path) as mains:
         data_dir = mains.place / "data"
