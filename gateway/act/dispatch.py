@@ -10,6 +10,8 @@ Invariants:
   the next start.
 - Only a fresh report that came after the command confirms it.
 - What the interlock wants switched off is a decision like any other: logged, confirmed, tried again.
+- What makes actuators safe goes out at once, past every queue, and is recorded beside it: the next start must know that
+  they were switched off, and when. After it nothing switches anything on, nor says again what once did.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.act.interlock import Deny, Expired, Interlock
+from gateway.act.interlock import INTERLOCK, Allow, Deny, Expired, Interlock
 from gateway.act.outbox import Ended, Outbox, Send
 from gateway.act.records import decode_records
-from gateway.model import NOT_FRESH, Batch, Command, Decision, Notify, Outcome, Publish
+from gateway.model import NOT_FRESH, Batch, Command, Decision, Emit, Notify, Outcome, Publish
 from gateway.mqtt.topics import topic_problem
 from gateway.observe import events
 
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
             """Args as in MQTT; `payload` in bytes."""
 
 
-INTERLOCK = "interlock"
-"""Stands in the place of a rule's id where the interlock itself decided."""
+SAFE = "make-safe"
+"""Stands in the place of a rule's id where everything is put into its safe state."""
 
 
 class Dispatcher:
@@ -63,25 +65,57 @@ class Dispatcher:
             latency: is told, for each command sent at first try, the seconds since its decision's cause; not for what
                 a restart takes up.
         """
-        self._interlock = interlock
+        self.interlock = interlock
+        """The last gate; `gateway.act.recall` tells it of former lives."""
         self._outbox = outbox
         self._publish = publish
         self._notify = notify
         self._record = record
         self._latency = latency
+        self._done: set[str] = set()
+        """Ids of decisions that were carried out before they were recorded, until the log brings them."""
         self.commands: dict[str, int] = {}
         """Outcomes since start, by state."""
 
+    def to_do(self, batch: Batch) -> list[tuple[int, Decision]]:
+        """The decisions in a batch of kind DECISIONS that are to be carried out, each with its sequence number."""
+        found = []
+        for seq, record in decode_records(batch):
+            if isinstance(record, Decision) and not isinstance(record.action, Emit):
+                if record.id in self._done:
+                    self._done.discard(record.id)
+                else:
+                    found.append((seq, record))
+        return found
+
+    def carry_out(self, decisions: Sequence[tuple[int, Decision]], now_ns: int) -> None:
+        """Carry out what has just been decided."""
+        for seq, decision in decisions:
+            if self._carry_out(decision, seq, now_ns):
+                self._latency((now_ns - decision.elapsed_ns) / 1e9)
+
     def handle(self, batch: Batch, now_ns: int) -> None:
         """Carry out the decisions of a batch of kind DECISIONS."""
-        for seq, record in decode_records(batch):
-            if isinstance(record, Decision) and self._carry_out(record, seq, now_ns):
-                self._latency((now_ns - record.elapsed_ns) / 1e9)
+        self.carry_out(self.to_do(batch), now_ns)
 
     def recover(self, open_decisions: Sequence[tuple[int, Decision]], now_ns: int) -> None:
-        """After a restart: take up the decisions that the log shows no end for, in the order of the log."""
+        """After a restart: take up the decisions that the log shows no end for, in the order of the log.
+
+        If the last word to an actuator still passes, it is the only one: no relay clicks for the whole conversation.
+        """
+        last = {each.action.topic: each for _, each in open_decisions if isinstance(each.action, Command)}
+        passing = {topic: each for topic, each in last.items() if self._passes(each, now_ns)}
         for seq, decision in open_decisions:
-            self._carry_out(decision, seq, now_ns)
+            newer = passing.get(decision.action.topic) if isinstance(decision.action, Command) else None
+            if newer is None or newer is decision:
+                self._carry_out(decision, seq, now_ns)
+            else:
+                self._conclude(Outcome(decision.id, "superseded", f"by {newer.id}", now_ns))
+
+    def _passes(self, decision: Decision, now_ns: int) -> bool:
+        command = decision.action
+        assert isinstance(command, Command), "only commands pass a gate"
+        return isinstance(self.interlock.judge(command, decision.elapsed_ns, now_ns), Allow)
 
     def observe(self, batch: Batch, now_ns: int) -> None:
         """See whether devices confirm a command. Costs nothing while no confirmation is awaited."""
@@ -97,7 +131,7 @@ class Dispatcher:
         """Retry, give up, and switch off what has been on for too long."""
         self._apply(self._outbox.tick(now_ns), now_ns)
         because = "it has been on for max_on, or nobody knows whether it is off"
-        for command in self._interlock.tick(now_ns):
+        for command in self.interlock.tick(now_ns):
             events.made_safe(command.topic, cause=because)
             name = f"{INTERLOCK}/{command.topic}/{now_ns}/0"
             self._record([Decision(name, INTERLOCK, command.topic, command, now_ns, None, because)])
@@ -105,21 +139,37 @@ class Dispatcher:
     @property
     def deadline_ns(self) -> int | None:
         """When `tick` has something to do next."""
-        times = (self._outbox.deadline_ns, self._interlock.deadline_ns)
+        times = (self._outbox.deadline_ns, self.interlock.deadline_ns)
         return min((each for each in times if each is not None), default=None)
 
     @property
     def oldest_open_seq(self) -> int | None:
-        """The oldest record whose command has no end yet: a restart must read from here."""
+        """The oldest record whose command has no end yet."""
         return self._outbox.oldest_seq
 
+    def oldest_needed_seq(self, now_ns: int) -> int | None:
+        """The oldest record from which a restart must read: for what has no end yet, and for what the interlock knows.
+
+        None: it needs nothing of what has been handled.
+        """
+        seqs = (self.oldest_open_seq, self.interlock.oldest_seq(now_ns))
+        return min((seq for seq in seqs if seq is not None), default=None)
+
     def make_safe(self, commands: Iterable[Command], now_ns: int, cause: str) -> None:
-        """Send what puts actuators into their stated safe state, at once and past every queue."""
-        wanted = {command.topic: command for command in (*self._interlock.safe_commands(), *commands)}
+        """Send what puts actuators into their stated safe state, at once and past every queue.
+
+        From then on nothing passes but `off`.
+        """
+        self.interlock.close(cause)
+        wanted = {command.topic: command for command in (*self.interlock.safe_commands(), *commands)}
         for command in wanted.values():
             events.made_safe(command.topic, cause=cause)
             self._apply(self._outbox.withdraw(command.topic, cause, now_ns), now_ns)
-            self._send(command, now_ns)
+            self.interlock.note(command, now_ns)
+            self._send(command)
+            decision = Decision(f"{SAFE}/{command.topic}/{now_ns}/0", SAFE, command.topic, command, now_ns, None, cause)
+            self._done.add(decision.id)
+            self._record([decision, Outcome(decision.id, "sent", cause, now_ns)])
 
     def _carry_out(self, decision: Decision, seq: int, now_ns: int) -> bool:
         """Do it, and record its end if it has one by then. Returns whether a command went out."""
@@ -135,7 +185,7 @@ class Dispatcher:
 
     def _publish_message(self, decision: Decision, message: Publish, now_ns: int) -> Outcome:
         age_ns = now_ns - decision.elapsed_ns
-        if age_ns > self._interlock.max_age_ns:
+        if age_ns > self.interlock.max_age_ns:
             return Outcome(decision.id, "expired", f"{age_ns / 1e9:.0f} s old", now_ns)
         problem = topic_problem(message.topic)
         if problem:
@@ -146,7 +196,7 @@ class Dispatcher:
 
     def _command(self, decision: Decision, command: Command, seq: int, now_ns: int) -> bool:
         problem = topic_problem(command.topic)
-        verdict = Deny(problem) if problem else self._interlock.judge(command, decision.elapsed_ns, now_ns)
+        verdict = Deny(problem) if problem else self.interlock.judge(command, decision.elapsed_ns, now_ns)
         if isinstance(verdict, Expired):
             self._conclude(Outcome(decision.id, "expired", f"{verdict.age_s:.0f} s old", now_ns))
             return False
@@ -160,13 +210,18 @@ class Dispatcher:
     def _apply(self, effects: Sequence[Send | Ended], now_ns: int) -> None:
         for effect in effects:
             if isinstance(effect, Send):
-                self._send(effect.command, now_ns)
+                if not self.interlock.is_closed_to(effect.command):
+                    for_cap = effect.decision.rule == INTERLOCK
+                    self.interlock.note(effect.command, now_ns, effect.seq, for_cap=for_cap)
+                    self._send(effect.command)
                 continue
-            if effect.outcome.state == "unconfirmed":
-                command = effect.decision.action
-                assert isinstance(command, Command), "only commands are confirmed"
+            command = effect.decision.action
+            assert isinstance(command, Command), "nothing else waits for its end"
+            if effect.outcome.state == "confirmed":
+                self.interlock.settle(command)
+            elif effect.outcome.state == "unconfirmed":
                 tries = 1 + (command.expect.retries if command.expect is not None else 0)
-                self._interlock.doubt(command)
+                self.interlock.doubt(command)
                 events.command_unconfirmed(command.topic, rule=effect.decision.rule, tries=tries)
             self._conclude(effect.outcome)
             self._record_otherwise(effect, now_ns)
@@ -187,8 +242,7 @@ class Dispatcher:
                 ]
             )
 
-    def _send(self, command: Command, now_ns: int) -> None:
-        self._interlock.note(command, now_ns)
+    def _send(self, command: Command) -> None:
         self._publish(command.topic, command.payload, qos=1, retain=False)
 
     def _conclude(self, outcome: Outcome) -> None:

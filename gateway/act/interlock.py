@@ -3,9 +3,12 @@
 Invariants:
 - `off` is the safe direction: neither a rest nor the rate holds it back.
 - An actuator whose state is not known counts as on: it may be switched off, and its `max_on` runs. Not known is what
-  nobody has commanded since the start, and what was told to go off and did not confirm it.
+  nobody has commanded as far back as is remembered, and what was told to go off and did not confirm it.
 - An actuator that is on past its `max_on` is told to go off again and again until it is off.
 - A command older than `max_age_s` moves nothing: what was decided on yesterday's readings is history.
+- Once actuators have been made safe, nothing but `off` passes any more.
+- What it knows is a function of the log (L12): `gateway.act.recall` gives a new interlock what the old one knew, from
+  `oldest_seq` on.
 - Durations are the log's elapsed time; no wall clock comes near an actuator (L11).
 """
 
@@ -19,8 +22,10 @@ import msgspec
 from gateway.model import ActuatorLimits, Command
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+INTERLOCK = "interlock"
+"""Stands in the place of a rule's id where the cap has switched something off."""
 RATE_PER_MINUTE = 20
 """Switchings of one actuator that are let through in a minute. More is a loop, not a need."""
 REPEAT_S = 60.0
@@ -45,21 +50,60 @@ class Expired(NamedTuple):
     age_s: float
 
 
-class _Actuator:
-    __slots__ = ("off_since_ns", "on_since_ns", "sent_ns", "state", "told_off_ns", "was_on_since_ns")
+class _Moment(NamedTuple):
+    """When something happened, on the log's clock."""
 
-    def __init__(self, now_ns: int) -> None:
+    at_ns: int
+    seq: int | None
+    """The record that tells of it; None if none does."""
+
+
+class _Actuator:
+    __slots__ = ("off_again", "off_since", "on_since", "sent_ns", "state", "told_off_ns", "was_on_since")
+
+    def __init__(self, on_since: _Moment) -> None:
         self.state: str | None = None
-        """As last commanded; None: nobody has since the start."""
-        self.on_since_ns: int | None = now_ns
-        """Since when it may be on; None: it is off."""
-        self.was_on_since_ns: int | None = None
-        """`on_since_ns` before it was commanded off: if that turns out to have failed, it has been on since then."""
-        self.off_since_ns: int | None = None
-        """Since when it is commanded off."""
+        """As last commanded; None: nobody has, as far as is known."""
+        self.on_since: _Moment | None = on_since
+        """Since when it may be on; None: it is off, or has been told to."""
+        self.was_on_since: _Moment | None = None
+        """While it has not confirmed its `off`: since when it has been on, should that turn out to have failed."""
+        self.off_since: _Moment | None = None
+        """Since when it is commanded off, or a later time at which it was, if it has rested since."""
+        self.off_again: _Moment | None = None
+        """When it was commanded off once more: takes the place of `off_since` once that is a rest ago as well."""
         self.told_off_ns: int | None = None
-        """When `tick` last asked for it to be switched off."""
+        """When the cap last asked for it to be switched off."""
         self.sent_ns: deque[int] = deque(maxlen=RATE_PER_MINUTE)
+
+    @property
+    def maybe_on_since(self) -> _Moment | None:
+        """Since when it may be on, if it did not obey."""
+        return self.on_since if self.on_since is not None else self.was_on_since
+
+    def turn_on(self, moment: _Moment) -> None:
+        if self.on_since is None:
+            # An `off` that was never confirmed may never have been heard.
+            self.on_since, self.told_off_ns = self.was_on_since or moment, None
+        elif self.on_since.seq is None:
+            self.on_since = self.on_since._replace(seq=moment.seq)
+        self.off_since = self.off_again = self.was_on_since = None
+
+    def turn_off(self, moment: _Moment, *, will_answer: bool) -> None:
+        was_on_since = self.maybe_on_since or moment
+        if was_on_since.seq is None:
+            was_on_since = was_on_since._replace(seq=moment.seq)
+        # Of what never answers, nobody will ever say more than that it was told.
+        self.on_since, self.was_on_since = None, was_on_since if will_answer else None
+        if self.off_since is None or self.state == "on":
+            self.off_since, self.off_again = moment, None
+        elif self.off_again is None and moment.seq is not None:
+            self.off_again = moment
+
+    def forget_until(self, rested_ns: int) -> None:
+        """What was off a whole rest ago may count from the latest telling before then: no older record is needed."""
+        if self.off_again is not None and self.off_again.at_ns <= rested_ns:
+            self.off_since, self.off_again = self.off_again, None
 
 
 class Interlock:
@@ -76,11 +120,13 @@ class Interlock:
         self.max_age_ns = int(max_age_s * 1e9)
         self._actuators: dict[str, _Actuator] = {}
         self._capped = {
-            topic: (each.max_on_s, off)
+            topic: off
             for topic, each in limits.items()
             if each.max_on_s is not None and (off := _off_command(each)) is not None
         }
+        """What switches it off, by topic."""
         self._has_begun = False
+        self._closed_because = ""
         self._deadline_ns: int | None = None
 
     def judge(self, command: Command, decided_ns: int, now_ns: int) -> Allow | Deny | Expired:
@@ -90,6 +136,8 @@ class Interlock:
             return Expired(age_ns / 1e9)
         if command.state == "off":
             return Allow()
+        if self._closed_because:
+            return Deny(f"actuators have been made safe: {self._closed_because}")
         actuator = self._actuators.get(command.topic)
         if actuator is None:
             return Allow()
@@ -102,31 +150,79 @@ class Interlock:
             return Deny(f"{RATE_PER_MINUTE} commands within a minute")
         return Allow()
 
-    def note(self, command: Command, now_ns: int) -> None:
-        """A command has gone out."""
+    def close(self, because: str) -> None:
+        """Let nothing pass from now on but `off`. `because`: for whoever is denied."""
+        self._closed_because = because
+
+    def is_closed_to(self, command: Command) -> bool:
+        """Whether a command that once passed may not even be said again."""
+        return bool(self._closed_because) and command.state != "off"
+
+    def note(self, command: Command, now_ns: int, seq: int | None = None, *, for_cap: bool = False) -> None:
+        """A command has gone out.
+
+        Args:
+            command: which.
+            now_ns: when.
+            seq: the record of its decision, if it has one.
+            for_cap: it is what `tick` asked for.
+        """
         actuator = self._actuators.get(command.topic)
         if actuator is None:
-            actuator = self._actuators[command.topic] = _Actuator(now_ns)
+            # What the cap switches off had been on for all of it, also where the log no longer tells since when.
+            age_ns = self._max_on_ns(command.topic) if for_cap else 0
+            actuator = self._actuators[command.topic] = _Actuator(_Moment(now_ns - age_ns, None))
         actuator.sent_ns.append(now_ns)
+        actuator.forget_until(now_ns - self._min_off_ns(command.topic))
+        moment = _Moment(now_ns, seq)
         if command.state == "on":
-            if actuator.on_since_ns is None:
-                actuator.on_since_ns, actuator.told_off_ns = now_ns, None
-            actuator.off_since_ns = None
+            actuator.turn_on(moment)
         elif command.state == "off":
-            if actuator.on_since_ns is not None:
-                actuator.was_on_since_ns, actuator.on_since_ns = actuator.on_since_ns, None
-            if actuator.off_since_ns is None:
-                actuator.off_since_ns = now_ns
+            was_on_since = actuator.maybe_on_since
+            actuator.turn_off(moment, will_answer=command.expect is not None)
+            if for_cap and was_on_since is not None and was_on_since.seq != seq:
+                actuator.told_off_ns = now_ns
+                if actuator.was_on_since is not None:
+                    # That it is past its cap is all that has to be known of it from now on, and this record tells.
+                    actuator.was_on_since = actuator.was_on_since._replace(seq=seq)
         else:
             return
         actuator.state = command.state
         self._plan()
 
+    def suspect(self, command: Command, from_ns: int, to_ns: int, seq: int, *, for_cap: bool = False) -> None:
+        """Former lives may have sent this, at any time in between, or held it back.
+
+        As to the cap the actuator is on from the beginning, as to the rest it is off from the end.
+        """
+        actuator = self._actuators.get(command.topic)
+        was_on = actuator is not None and actuator.state == "on"
+        if command.state == "off":
+            self.note(command, from_ns, seq, for_cap=for_cap)
+            self.doubt(command)
+            actuator = self._actuators[command.topic]
+            if actuator.off_since == _Moment(from_ns, seq):
+                actuator.off_since = _Moment(to_ns, seq)
+            if was_on:
+                actuator.state = "on"  # the next `off` may be the first that it hears: its rest begins there
+        elif command.state == "on":
+            if actuator is None:
+                actuator = self._actuators[command.topic] = _Actuator(_Moment(from_ns, seq))
+            actuator.on_since = actuator.maybe_on_since or _Moment(from_ns, seq)
+            actuator.state = "on"
+            self._plan()
+
+    def settle(self, command: Command) -> None:
+        """The device says that it has done what it was told to."""
+        actuator = self._actuators.get(command.topic)
+        if actuator is not None and command.state == "off" == actuator.state:
+            actuator.was_on_since = None
+
     def doubt(self, command: Command) -> None:
         """A command was never confirmed: what was told to go off may still be on."""
         actuator = self._actuators.get(command.topic)
-        if actuator is not None and command.state == "off" == actuator.state and actuator.on_since_ns is None:
-            actuator.on_since_ns = actuator.was_on_since_ns
+        if actuator is not None and command.state == "off" == actuator.state and actuator.on_since is None:
+            actuator.on_since = actuator.was_on_since
             self._plan()
 
     def tick(self, now_ns: int) -> list[Command]:
@@ -137,12 +233,12 @@ class Interlock:
         if not self._has_begun:
             self._has_begun = True
             for topic in self._capped:
-                self._actuators.setdefault(topic, _Actuator(now_ns))
+                self._actuators.setdefault(topic, _Actuator(_Moment(now_ns, None)))
             self._plan()
         if self._deadline_ns is None or now_ns < self._deadline_ns:
             return []
         commands = []
-        for topic, (_, off) in self._capped.items():
+        for topic, off in self._capped.items():
             due_ns = self._due_ns(topic)
             if due_ns is not None and due_ns <= now_ns:
                 actuator = self._actuators[topic]
@@ -157,6 +253,11 @@ class Interlock:
         """When `tick` has something to do next."""
         return self._deadline_ns
 
+    def oldest_seq(self, now_ns: int) -> int | None:
+        """The oldest record on which what it knows rests: a restart must read from there. None: there is none."""
+        moments = (moment for topic in self._limits for moment in self._needed(topic, now_ns))
+        return min((moment.seq for moment in moments if moment.seq is not None), default=None)
+
     def safe_commands(self) -> list[Command]:
         """What puts every actuator into its stated safe state."""
         return [limits.safe for limits in self._limits.values() if limits.safe is not None]
@@ -165,18 +266,35 @@ class Interlock:
         """Last commanded state by topic."""
         return {topic: actuator.state for topic, actuator in self._actuators.items()}
 
+    def _needed(self, topic: str, now_ns: int) -> Iterator[_Moment]:
+        """What limits still count from."""
+        actuator, limits = self._actuators.get(topic), self._limits[topic]
+        if actuator is None or (limits.max_on_s is None and not limits.min_off_s):
+            return
+        actuator.forget_until(now_ns - self._min_off_ns(topic))
+        for moment in (actuator.maybe_on_since, actuator.off_since):
+            if moment is not None:
+                yield moment
+
     def _plan(self) -> None:
         due = (self._due_ns(topic) for topic in self._capped)
         self._deadline_ns = min((each for each in due if each is not None), default=None)
 
     def _due_ns(self, topic: str) -> int | None:
         actuator = self._actuators.get(topic)
-        if actuator is None or actuator.on_since_ns is None:
+        if actuator is None or actuator.on_since is None:
             return None
-        due_ns = actuator.on_since_ns + int(self._capped[topic][0] * 1e9)
+        due_ns = actuator.on_since.at_ns + self._max_on_ns(topic)
         if actuator.told_off_ns is None:
             return due_ns
         return max(due_ns, actuator.told_off_ns + int(REPEAT_S * 1e9))
+
+    def _min_off_ns(self, topic: str) -> int:
+        return int(self._limits.get(topic, _NO_LIMITS).min_off_s * 1e9)
+
+    def _max_on_ns(self, topic: str) -> int:
+        """The cap; 0 for an actuator that has none."""
+        return int((self._limits.get(topic, _NO_LIMITS).max_on_s or 0.0) * 1e9)
 
 
 def _off_command(limits: ActuatorLimits) -> Command | None:
@@ -186,12 +304,12 @@ def _off_command(limits: ActuatorLimits) -> Command | None:
 
 
 def _why_not_on(actuator: _Actuator, limits: ActuatorLimits, now_ns: int) -> str:
-    if actuator.off_since_ns is not None:
-        off_s = (now_ns - actuator.off_since_ns) / 1e9
+    if actuator.off_since is not None:
+        off_s = (now_ns - actuator.off_since.at_ns) / 1e9
         if off_s < limits.min_off_s:
             return f"off for {off_s:.0f} s, min_off is {limits.min_off_s:.0f} s"
-    if actuator.on_since_ns is not None and limits.max_on_s is not None:
-        on_s = (now_ns - actuator.on_since_ns) / 1e9
+    if actuator.maybe_on_since is not None and limits.max_on_s is not None:
+        on_s = (now_ns - actuator.maybe_on_since.at_ns) / 1e9
         if on_s >= limits.max_on_s:
             return f"on for {on_s:.0f} s, max_on is {limits.max_on_s:.0f} s"
     return ""

@@ -32,6 +32,9 @@ class Send(NamedTuple):
 
     command: Command
     attempt: int
+    decision: Decision
+    seq: int
+    """The record of the decision."""
 
 
 class Ended(NamedTuple):
@@ -83,14 +86,18 @@ class Outbox:
         if former is not None:
             effects.append(self._end(former, "superseded", f"by {decision.id}", now_ns))
         if command.expect is None:
-            return [*effects, Send(command, 1), Ended(Outcome(decision.id, "sent", "", now_ns), decision)]
+            return [
+                *effects,
+                Send(command, 1, decision, seq),
+                Ended(Outcome(decision.id, "sent", "", now_ns), decision),
+            ]
         waiting = _Waiting(decision, command, command.expect, seq, now_ns)
         if former is not None and former.command == command:
             waiting.attempt, waiting.due_ns = former.attempt, former.due_ns
         self._waiting[command.topic] = waiting
         self.expected.setdefault(waiting.expect.topic, set()).add(command.topic)
         self._plan(waiting)
-        return [*effects, Send(command, waiting.attempt)]
+        return [*effects, Send(command, waiting.attempt, decision, seq)]
 
     def observe(self, topic: str, value: Value, came_ns: int) -> list[Send | Ended]:
         """A device reports. Cheap to ask beforehand whether `topic` is in `expected`.
@@ -117,7 +124,7 @@ class Outbox:
                 waiting.attempt += 1
                 waiting.due_ns = now_ns + max(1, int(expect.within_s * 1e9))
                 self._plan(waiting)
-                effects.append(Send(waiting.command, waiting.attempt))
+                effects.append(Send(waiting.command, waiting.attempt, waiting.decision, waiting.seq))
             else:
                 tries = f"no confirmation on {expect.topic} after {waiting.attempt} tries"
                 effects.append(self._end(waiting, "unconfirmed", tries, now_ns, waiting.command.otherwise))

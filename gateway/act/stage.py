@@ -5,7 +5,11 @@ Invariants:
   of its record, which is counted and logged.
 - Its cursor never passes a command that has no end yet. A restart takes up exactly those (and whatever the crash kept
   from being recorded as ended).
-- Its cursor stays near the end of the log however seldom there is something to do: a restart reads little.
+- Nor does it pass what the interlock still counts from: the switching on of what is on, the switching off of what has
+  not rested. A restart knows of both what the former life knew (L12).
+- Else its cursor stays near the end of the log however seldom there is something to do: a restart reads little.
+- A cursor that cannot be stored stops nothing: the former one still stands, and a restart only reads more. Without any
+  it reads the whole log.
 """
 
 from __future__ import annotations
@@ -13,8 +17,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway.act.records import decode_records
-from gateway.model import Batch, Cursor, Decision, Gap, Kind, Position
+from gateway.act.recall import Recall
+from gateway.errors import StorageError
+from gateway.model import Batch, Cursor, Kind, Position
 from gateway.observe import events
 
 if TYPE_CHECKING:
@@ -22,9 +27,12 @@ if TYPE_CHECKING:
     from gateway.ringlog import Store
 
 CURSOR = "act"
+_KEEPING = "act.cursor"
 _RECORDS_PER_TURN = 20_000
 _COMMIT_AFTER_S = 1.0
 _COMMIT_AFTER_RECORDS = 100_000
+_RETRY_AFTER_S = 1.0
+_RETRY_AFTER_AT_MOST_S = 60.0
 
 
 class ActStage:
@@ -45,7 +53,7 @@ class ActStage:
         self.ahead_of_record = 0
         """Decisions carried out before they were on disk."""
         cursor = store.cursors.load(CURSOR)
-        start = Position(cursor.seq, cursor.ordinal) if cursor is not None else self._log.appended
+        start = Position(cursor.seq, cursor.ordinal) if cursor is not None else self._log.floor
         self._reader = store.reader(start, durable_only=False)
         self._done = self._reader.position
         """Behind the last record that was handled; the reader may already hold one that waits for the disk."""
@@ -53,27 +61,24 @@ class ActStage:
         self._committed_seq = start.seq
 
     async def recover(self) -> None:
-        """Carry out what the log shows as decided and not ended, up to its present end.
+        """Read what former lives have left, up to the present end of the log.
+
+        Tells the interlock what it knew, and carries out what was decided and has no end.
 
         Raises:
-            StorageError: if the cursor cannot be stored. Without one, a crash would lose what is decided from now on.
+            OSError: if the disk cannot be read.
         """
-        waiting: dict[str, tuple[int, Decision]] = {}
+        recall = Recall(self._dispatcher.interlock)
         while self._reader.position.seq < self._log.appended.seq:
             item = await self._reader.read(_RECORDS_PER_TURN)
-            if isinstance(item, Gap) or item.kind is not Kind.DECISIONS:
-                continue
-            for seq, record in decode_records(item):
-                if isinstance(record, Decision):
-                    waiting[record.id] = seq, record
-                else:
-                    waiting.pop(record.decision_id, None)
+            if isinstance(item, Batch) and item.kind is Kind.DECISIONS:
+                recall.take(item)
+        now_ns = self._log.elapsed_ns()
+        waiting = recall.finish(now_ns, self._log.epoch)
+        self._done = self._reader.position
         if waiting:
             self._uncommitted = True
-            self._dispatcher.recover(list(waiting.values()), self._log.elapsed_ns())
-        self._done = self._reader.position
-        if self._uncommitted:
-            await self.commit()
+            self._dispatcher.recover(waiting, now_ns)
 
     async def run(self) -> None:
         """Carry out decisions until cancelled."""
@@ -95,32 +100,57 @@ class ActStage:
             if batch.end - self._committed_seq >= _COMMIT_AFTER_RECORDS:
                 self._uncommitted = True
             return
-        if not await self._log.durable_past(batch.end, self._act_within_s):
-            self.ahead_of_record += len(batch)
-            events.command_ahead_of_record(batch.topics[0], waited_s=self._act_within_s)
         self._uncommitted = True
-        self._dispatcher.handle(batch, self._log.elapsed_ns())
+        decisions = self._dispatcher.to_do(batch)
+        if not decisions:
+            return
+        if not await self._log.durable_past(batch.end, self._act_within_s):
+            self.ahead_of_record += len(decisions)
+            events.command_ahead_of_record(batch.topics[0], waited_s=self._act_within_s)
+        self._dispatcher.carry_out(decisions, self._log.elapsed_ns())
 
     async def _wait(self) -> None:
         if self._reader.position.seq == self._log.appended.seq:
             await self._log.wait_until(self._dispatcher.deadline_ns)
 
     async def keep_cursor(self) -> None:
-        """Store the cursor every while if something was carried out, until cancelled."""
+        """Store the cursor every while if something was carried out, until cancelled.
+
+        Raises:
+            StorageError: if the log has failed for good.
+        """
         while True:
             await asyncio.sleep(_COMMIT_AFTER_S)
             if self._uncommitted:
+                await self._commit_in_the_end()
+
+    async def _commit_in_the_end(self) -> None:
+        """Store the cursor, at the first try or a later one; said once when it fails, and once when it is over."""
+        retry_s, failing_since_ns = _RETRY_AFTER_S, None
+        while True:
+            try:
                 await self.commit()
+                break
+            except StorageError as error:
+                if self._store.committer.failure is not None:
+                    raise
+                if failing_since_ns is None:
+                    failing_since_ns = self._log.elapsed_ns()
+                    events.task_retried(_KEEPING, error=str(error), retry_s=retry_s)
+            await asyncio.sleep(retry_s)
+            retry_s = min(2 * retry_s, _RETRY_AFTER_AT_MOST_S)
+        if failing_since_ns is not None:
+            events.disk_recovered(_KEEPING, after_s=(self._log.elapsed_ns() - failing_since_ns) / 1e9)
 
     async def commit(self) -> None:
         """Store the cursor; durable when this returns.
 
         Raises:
-            StorageError: if the disk refuses.
+            StorageError: if the disk refuses. A restart then reads from the former cursor.
         """
         self._uncommitted = False
         position = self._done
-        self._committed_seq = position.seq
-        oldest_seq = self._dispatcher.oldest_open_seq
-        seq = position.seq if oldest_seq is None else min(position.seq, oldest_seq)
+        needed_seq = self._dispatcher.oldest_needed_seq(self._log.elapsed_ns())
+        seq = position.seq if needed_seq is None else min(position.seq, needed_seq)
         await self._store.cursors.store(CURSOR, Cursor(seq, position.ordinal))
+        self._committed_seq = position.seq

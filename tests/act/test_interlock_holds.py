@@ -7,14 +7,15 @@ import random
 import pytest
 
 from gateway.act.interlock import REPEAT_S, Allow, Deny, Interlock
-from gateway.model import ActuatorLimits, Command, Notify
+from gateway.model import ActuatorLimits, Command, Expect, Notify
 
 S = 1_000_000_000
 HEATER = "devices/a/heater/set"
 TELL = (Notify("oncall", "it does not answer"),)
+ANSWER = Expect("devices/a/heater/state", "value == wanted", 5.0, 3)
 ON = Command(HEATER, b"ON", "on")
-OFF = Command(HEATER, b"OFF", "off", otherwise=TELL)
-BARE_OFF = Command(HEATER, b"OFF", "off")
+OFF = Command(HEATER, b"OFF", "off", ANSWER, TELL)
+BARE_OFF = Command(HEATER, b"OFF", "off", ANSWER)
 MAX_ON_S = 3_600
 
 CAPPED = {

@@ -14,7 +14,7 @@ from gateway.act.outbox import Outbox
 from gateway.act.records import decode_records, encode_records
 from gateway.act.stage import ActStage
 from gateway.config.settings import LogSettings, WebhookSettings
-from gateway.model import Command, Decision, Expect, Kind, Notify, Outcome, Position, Publish
+from gateway.model import ActuatorLimits, Command, Decision, Expect, Kind, Notify, Outcome, Position, Publish
 from gateway.ringlog import Store
 
 TOPIC = "devices/a/heater/set"
@@ -23,11 +23,11 @@ TOPIC = "devices/a/heater/set"
 class Site:
     """One life of the stage on a data directory."""
 
-    def __init__(self, data_dir, clock) -> None:
-        self.store = Store(data_dir, "gw", LogSettings(compress=False), clock, lambda error: None)
+    def __init__(self, data_dir, clock, limits=None, storage=None) -> None:
+        self.store = Store(data_dir, "gw", LogSettings(compress=False), clock, lambda error: None, storage)
         self.published: list[tuple[str, int]] = []
         self.dispatcher = Dispatcher(
-            Interlock({}, max_age_s=60),
+            Interlock(limits or {}, max_age_s=60),
             Outbox(lambda where, value, wanted: value == wanted),
             self._publish,
             lambda decision, message: self.published.append((message.text, self.store.events.durable.seq)),
@@ -120,6 +120,49 @@ async def test_a_command_that_waits_for_its_confirmation_is_taken_up_after_a_res
     assert third.published == []
     assert await third.outcomes() == ["expired"]
     await third.store.close()
+
+
+OFF = Command(TOPIC, b"OFF", "off")
+CAPPED = {TOPIC: ActuatorLimits(min_off_s=180, max_on_s=3_600, off=OFF)}
+
+
+async def test_the_cap_counts_through_a_restart(tmp_path, clock):
+    """Laws L10, L12: what the interlock counts from is read back, however much else was logged and done meanwhile."""
+    first = Site(tmp_path, clock, CAPPED)
+    await first.stage.recover()
+    first.decide(Command(TOPIC, b"ON", "on"), Publish("t", b"something else"))
+    await first.until_carried_out(2)
+    await first.stage.commit()
+    await first.store.close()
+    clock.advance(3_600 - 1)
+    second = Site(tmp_path, clock, CAPPED)
+    await second.stage.recover()
+    assert second.dispatcher.deadline_ns == second.store.events.elapsed_ns() + 10**9
+    clock.advance(1)
+    await second.until_carried_out(1)
+    assert [what for what, _ in second.published] == ["OFF"]
+    await second.store.close()
+
+
+async def test_a_cursor_that_is_lost_costs_a_longer_start_and_nothing_else(tmp_path, clock):
+    """Law L5: without a cursor the whole log is read; what has no end is taken up, what rests goes on resting."""
+    first = Site(tmp_path, clock, CAPPED)
+    await first.stage.recover()
+    first.decide(OFF, Publish("t", b"done"))
+    await first.until_carried_out(2)
+    await first.stage.commit()
+    first.decide(Publish("t", b"not yet done"))
+    await first.store.close()
+    (tmp_path / "cursors" / "act.cursor").unlink()
+    clock.advance(60)
+    second = Site(tmp_path, clock, CAPPED)
+    await second.stage.recover()
+    assert [what for what, _ in second.published] == ["not yet done"]
+    second.decide(Command(TOPIC, b"ON", "on"), Publish("t", b"and on"))
+    await second.until_carried_out(2)
+    assert [what for what, _ in second.published[1:]] == ["and on"]
+    assert (await second.outcomes())[-2:] == ["denied", "sent"]
+    await second.store.close()
 
 
 class ImpatientRandom(random.Random):
