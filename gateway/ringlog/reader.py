@@ -145,7 +145,7 @@ def _read_piece(
                 continue
             offset = found.offset
             is_ahead = position.seq < found.header.seq
-            if is_ahead and is_misplaced(file, segment.name, segment.head, found, position.seq):
+            if is_ahead and is_misplaced(file, segment.name, segment.head, found, position.seq, bound.seq):
                 continue
             if found.header.seq >= bound.seq:
                 break  # what lies from here on is in memory

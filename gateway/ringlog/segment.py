@@ -174,24 +174,21 @@ def scan(file: File, name: str, head: SegmentHead, start: int = HEAD_BYTES) -> I
         yield Damage(name, bad_from, length, why)
 
 
-def is_misplaced(file: File, name: str, head: SegmentHead, found: Found, due_seq: int) -> bool:
+def is_misplaced(
+    file: File, name: str, head: SegmentHead, found: Found, due_seq: int, bound_seq: int | None = None
+) -> bool:
     """Whether a frame that leaves numbers out, from `due_seq` on, is a block that was written where it is not due.
 
-    Then those that it leaves out stand behind it, more of them than there are in the run that it begins. Reads on to
-    the end of the segment: to be asked only where frames do not follow each other, which is behind damage.
+    Then those that it leaves out stand behind it, and it comes again in its own place, or belongs to a later segment
+    (from `bound_seq` on). Reads on to the end of the segment: to be asked only behind damage.
     """
-    run, left_out = found.header.records, 0
-    end, runs_on = found.header.end, True
+    comes_again = bound_seq is not None and found.header.seq >= bound_seq
+    left_out = False
     for item in scan(file, name, head, found.offset + found.header.frame_bytes):
-        if isinstance(item, Damage):
-            continue
-        header = item.header
-        runs_on = runs_on and header.seq == end
-        if runs_on:
-            run, end = run + header.records, header.end
-        elif header.end > due_seq and header.seq < found.header.seq:
-            left_out += header.records
-    return left_out > run
+        if isinstance(item, Found):
+            comes_again = comes_again or item.header.seq == found.header.seq
+            left_out = left_out or (item.header.end > due_seq and item.header.seq < found.header.seq)
+    return left_out and comes_again
 
 
 def locate(file: File, seq: int, head: SegmentHead) -> int:
