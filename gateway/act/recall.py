@@ -48,8 +48,6 @@ class Recall:
         self._interlock = interlock
         self._open: dict[str, _Told] = {}
         """By id, in the order of the log."""
-        self._sent_late: dict[str, tuple[Command, int]] = {}
-        """The last `off` of an actuator that is not known to have been sent, and until when it may have been."""
 
     def take(self, batch: Batch) -> None:
         """The next records. `batch`: of kind DECISIONS."""
@@ -84,7 +82,6 @@ class Recall:
             return
         at_ns = outcome.elapsed_ns if is_of_later_life and command.state == "off" else told.at_ns
         self._interlock.note(command, at_ns, told.seq, for_cap=told.is_for_cap)
-        self._sent_late.pop(command.topic, None)
         if outcome.state == "confirmed":
             self._interlock.settle(command)
         elif outcome.state == "unconfirmed":
@@ -95,14 +92,7 @@ class Recall:
         command = told.decision.action
         if not isinstance(command, Command):
             return
-        suspect, topic = self._interlock.suspect, command.topic
         until_ns = told.at_ns
         if epoch - told.epoch > 1:
             until_ns = min(end_ns, told.at_ns + self._interlock.max_age_ns)
-        suspect(command, told.at_ns, until_ns, told.seq, for_cap=told.is_for_cap)
-        if command.state == "off":
-            self._sent_late[topic] = command, until_ns
-        elif topic in self._sent_late:
-            off, until_ns = self._sent_late[topic]
-            if until_ns > told.at_ns:  # lives that denied this `on` have sent the `off` before it once more, after it
-                suspect(off, told.at_ns, until_ns, told.seq)
+        self._interlock.suspect(command, told.at_ns, until_ns, told.seq, for_cap=told.is_for_cap)

@@ -8,9 +8,9 @@ import pytest
 
 from gateway.act.dispatch import SAFE
 from gateway.act.interlock import REPEAT_S
-from gateway.model import ActuatorLimits, Decision
+from gateway.model import ActuatorLimits, Command, Decision
 from tests.act.lives import HEATER, TELL, Lives, command
-from tests.crash.figures import share
+from tests.crash.figures import keep, share
 
 MAX_ON_S, MIN_OFF_S = 3_600, 180
 LIMITS = ActuatorLimits(min_off_s=MIN_OFF_S, max_on_s=MAX_ON_S, safe=command("OFF"), off=command("OFF"))
@@ -121,6 +121,18 @@ def test_after_the_safe_command_nothing_is_switched_on(life):
     assert (life.end_of(late), life.end_of(off)) == (["denied"], ["confirmed"])
 
 
+def test_nothing_else_has_to_stand_in_the_way_of_an_on_after_the_safe_command():
+    """Law L10: neither a rest nor a rate, and whatever its state is called: the gate is closed."""
+    life = Lives(ActuatorLimits(safe=OFF))
+    life.dispatcher.make_safe([], life.now_ns, "the disk is lost")
+    life.advance(120)
+    refused = [life.decide(ON), life.decide(Command(HEATER, b"70 %"))]
+    assert [life.end_of(each) for each in refused] == [["denied"], ["denied"]]
+    assert [state for _, state in life.sent] == ["off"]
+    said = [record.detail for record, _, _ in life.log if getattr(record, "state", "") == "denied"]
+    assert said == ["actuators have been made safe: the disk is lost"] * 2
+
+
 def test_what_has_no_safe_state_is_at_least_not_told_again_to_go_on():
     """Law L10: `on_stale: hold` leaves it as it is; saying `on` again would not."""
     life = Lives(ActuatorLimits(max_on_s=MAX_ON_S, off=OFF))
@@ -152,6 +164,49 @@ def test_an_off_that_no_life_recorded_as_ended_is_not_trusted(life):
     tries = len(life.sent)
     life.advance(MAX_ON_S - life.now_s)
     assert life.sent[tries:] == [(MAX_ON_S, "off")]
+
+
+def test_the_rest_counts_from_the_life_that_said_off_again(life):
+    """What was told to go off by two lives may have heard the second: its rest is not counted from the first."""
+    obey(life, ON)
+    life.advance(10)
+    life.decide(OFF)
+    restart(life, away_s=50)
+    again_s = life.now_s
+    life.report("OFF")
+    restart(life, away_s=MIN_OFF_S - 10)
+    assert life.end_of(life.decide(ON)) == ["denied"]
+    life.advance(again_s + MIN_OFF_S - life.now_s)
+    life.decide(ON)
+    assert life.sent[-1] == (again_s + MIN_OFF_S, "on")
+
+
+def test_the_rest_counts_from_the_last_moment_at_which_a_life_without_a_trace_may_have_said_off(life):
+    """A life that ended before it could record anything may have sent what was young enough."""
+    obey(life, ON)
+    life.advance(10)
+    life.decide(OFF)
+    said_s = life.now_s
+    for _ in range(2):  # the second crash leaves nothing of what the life between had done
+        restart(life, away_s=50)
+    assert life.sent[-1] == (said_s + 50, "off")
+    life.advance(said_s + 60 + MIN_OFF_S - 1 - life.now_s)
+    assert life.end_of(life.decide(ON)) == ["denied"]
+    life.advance(1)
+    life.decide(ON)
+    assert life.sent[-1][1] == "on"
+
+
+def test_an_actuator_that_never_answered_is_past_its_cap_a_restart_later_too(life):
+    """Never optimistic: what nobody knows of counts as on from the first look, and a restart is no new first look."""
+    life.advance(1)
+    life.decide(OFF)
+    life.advance(100)
+    restart(life)
+    life.advance(MAX_ON_S - life.now_s)
+    tries = len(life.sent)
+    life.advance(1)
+    assert life.sent[tries:] == [(MAX_ON_S + 1, "off")]
 
 
 def test_an_on_that_was_held_back_before_the_crash_does_not_pass_as_said_again(life):
@@ -272,8 +327,8 @@ class TestHowFarBackARestartReads:
 def test_lives_that_are_cut_off_at_random_keep_every_limit(seed):
     """Law L12: a relay that obeys is never on past its cap nor starts before its rest, whatever crashes between."""
     rng = random.Random(seed)
-    crashes = 0
-    for _ in range(share(60, 2_000)):
+    crashes, houses = 0, share(60, 2_000)
+    for _ in range(houses):
         rest_s, cap_s = rng.choice([30, 180]), rng.choice([300, 600])
         life = Lives(ActuatorLimits(min_off_s=rest_s, max_on_s=cap_s, safe=OFF, off=OFF))
         relay, since_s, heard = "off", -1e9, 0
@@ -300,7 +355,8 @@ def test_lives_that_are_cut_off_at_random_keep_every_limit(seed):
             if rng.random() < 0.5:
                 life.report(relay.upper())
             assert relay == "off" or life.now_s - since_s <= cap_s, f"on for {life.now_s - since_s:g} s"
-    print(f"{crashes} crashes")
+    done = f"{houses:,} houses, {crashes:,} crashes"
+    keep("R3", "act killed at random instants", done, "0 s past max_on, 0 starts before min_off", seed=seed)
 
 
 def test_with_restarts_the_same_goes_out_as_without(seed):
