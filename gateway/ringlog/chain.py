@@ -293,19 +293,15 @@ class SegmentChain:
         self._room.before_unlink()
         end, slowest = self._oldest_end(), self._room.slowest()
         oldest, *rest = self.layout.sealed
+        self._storage.remove(self._directory / oldest.name)
         self.layout = self.layout._replace(sealed=tuple(rest))
-        try:
-            self._storage.remove(self._directory / oldest.name)
-        except OSError:
-            self.layout = self.layout._replace(sealed=(oldest, *rest))  # it is still there
-            raise
-        # Some file systems (ext4 with data=writeback) use freed blocks before the unlink is on the medium: after a cut
-        # the segment would be back, with somebody else's bytes in it.
-        self._storage.sync_dir(self._directory)
         events = end.ordinal - oldest.head.ordinal
         self.evicted[reason] = self.evicted.get(reason, 0) + events
         unsent = 0 if slowest is None else max(0, min(events, end.ordinal - slowest.ordinal))
         self.evictions.append(Eviction(oldest.start, end, unsent, reason))
+        # Some file systems (ext4 with data=writeback) use freed blocks before the unlink is on the medium: after a cut
+        # the segment would be back, with somebody else's bytes in it. Counted before: it is gone whatever this says.
+        self._storage.sync_dir(self._directory)
 
     def _abandon(self) -> None:
         """Never touch the present segment again; what it did not sync is to be written anew."""

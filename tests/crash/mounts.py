@@ -8,13 +8,16 @@ A power cut is `FS_IOC_SHUTDOWN`: from that instant the file system takes and gi
 finds afterwards is what the medium held. Everything that has a descriptor on it must be closed before `unmount`; a
 descriptor that was forgotten is an error here.
 
-All of it needs root: the fixture `root` stands before it.
+Mounts are seen by this process and its children only, so that not even a kill leaves one behind. All of it needs root:
+the fixture `root` stands before it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
+import functools
 import os
 import struct
 import subprocess
@@ -24,6 +27,7 @@ from pathlib import Path
 
 MIB = 2**20
 _SHUTDOWN, _FREEZE, _THAW = 0x8004587D, 0xC0045877, 0xC0045878
+_NEW_MOUNT_NAMESPACE = 0x00020000  # CLONE_NEWNS
 _COMMAND_TIMEOUT_S = 60
 
 
@@ -49,7 +53,7 @@ class Ext4:
 
     def mount(self) -> None:
         """Put it in its place; replays the journal if there is something in it."""
-        _run("mount", "-t", "ext4", "-o", f"loop,{self._options}" if self._options else "loop", self.image, self.place)
+        _mount("-t", "ext4", "-o", f"loop,{self._options}" if self._options else "loop", self.image, self.place)
         if self._most_kib is not None:
             (Path("/sys/block") / self._device_name() / "queue/max_sectors_kb").write_text(str(self._most_kib))
 
@@ -120,7 +124,7 @@ def ext4(
     image.unlink(missing_ok=True)
     with image.open("wb") as file:
         file.truncate(size_bytes)
-    _run("mkfs.ext4", "-q", "-F", "-b", "4096", image)
+    _command("mkfs.ext4", "-q", "-F", "-b", "4096", image)
     disk = Ext4(image, place, options, most_kib)
     disk.mount()
     try:
@@ -137,7 +141,7 @@ def tmpfs(directory: Path, *, size_bytes: int, inodes: int | None = None) -> Ite
     place = directory / "tmpfs"
     place.mkdir(exist_ok=True)
     limits = f"size={size_bytes}" + (f",nr_inodes={inodes}" if inodes is not None else "")
-    _run("mount", "-t", "tmpfs", "-o", limits, "tmpfs", place)
+    _mount("-t", "tmpfs", "-o", limits, "tmpfs", place)
     try:
         yield place
     finally:
@@ -146,7 +150,7 @@ def tmpfs(directory: Path, *, size_bytes: int, inodes: int | None = None) -> Ite
 
 def resize_tmpfs(place: Path, size_bytes: int) -> None:
     """Give a tmpfs more room, or less."""
-    _run("mount", "-o", f"remount,size={size_bytes}", place)
+    _mount("-o", f"remount,size={size_bytes}", place)
 
 
 @contextlib.contextmanager
@@ -156,9 +160,9 @@ def read_only(directory: Path) -> Iterator[None]:
     The kernel refuses to make a whole file system read-only while a file on it is open for writing. What is open
     already goes on working here too.
     """
-    _run("mount", "--bind", directory, directory)
+    _mount("--bind", directory, directory)
     try:
-        _run("mount", "-o", "remount,bind,ro", directory)
+        _mount("-o", "remount,bind,ro", directory)
         yield
     finally:
         _unmount(directory)
@@ -215,6 +219,20 @@ def slow_writes(disk: Ext4, writes_per_s: int) -> Iterator[Path]:
         group.rmdir()
 
 
+@functools.cache
+def _own_mounts() -> None:
+    """From here on, mounts of this thread and of those that it starts are theirs alone. Once per process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_NEW_MOUNT_NAMESPACE) != 0:
+        raise OSError(ctypes.get_errno(), "cannot leave the mount namespace")
+    _command("mount", "--make-rprivate", "/")
+
+
+def _mount(*arguments: str | Path) -> None:
+    _own_mounts()
+    _command("mount", *arguments)
+
+
 def _unmount(place: Path) -> None:
     done = subprocess.run(["umount", place], capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, check=False)
     if done.returncode != 0:
@@ -234,6 +252,6 @@ def _holders(place: Path) -> list[str]:
     return found
 
 
-def _run(*command: str | Path) -> None:
+def _command(*command: str | Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, check=False)
     assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.stderr.strip()}"
