@@ -45,6 +45,8 @@ class Told:
     gaps: list[tuple[int, int, str]] = field(default_factory=list)
     letters: set[Name] = field(default_factory=set)
     cursor: int = 0
+    refused: int = 0
+    """Cursors: each a window of the sink that may come again."""
     begun: int = 0
     snapshot: int = 0
     ready_ms: list[float] = field(default_factory=list)
@@ -73,6 +75,8 @@ class Told:
                 self.letters.add((words[0], int(words[1])))
             case "cursor":
                 self.cursor = int(words[0])
+            case "refused":
+                self.refused += 1
             case "begun":
                 self.begun = int(words[0])
             case "snapshot":
@@ -156,7 +160,7 @@ class Examination:
         given_up = {name for name, place in told.place.items() if place < floor}
         self.log = judge(sent, acknowledged, events.arrivals, evicted=given_up)
         self.expect(self.log.clean, f"the log: {self.log}")
-        self._bound(self.log, workload.IN_FLIGHT)
+        self._bound(self.log, self._faults * workload.IN_FLIGHT)
         for place, name in events.ids.items():
             self.expect(told.offered.get(place) == name, f"id {place} names {told.offered.get(place)} and {name}")
         buried = {name for name, _ in letters.arrivals}
@@ -169,10 +173,9 @@ class Examination:
         missed = told.announced()
         self.sink = judge(sent, acknowledged, told.delivered, dead_lettered=buried, evicted=missed)
         self.expect(self.sink.clean, f"the sink: {self.sink}")
-        self._bound(self.sink, workload.WINDOW + workload.IN_FLIGHT)
+        self._bound(self.sink, self._faults * (workload.WINDOW + workload.IN_FLIGHT) + told.refused * workload.WINDOW)
 
-    def _bound(self, judgement: Judgement, window: int) -> None:
-        most = self._faults * window
+    def _bound(self, judgement: Judgement, most: int) -> None:
         self.expect(judgement.repeats <= most, f"{judgement.repeats} repeats of at most {most}")
 
 

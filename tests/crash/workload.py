@@ -11,6 +11,7 @@ JOURNAL.ledger    the rest, one line each, whole lines only:
     gap FROM TO REASON                 the sink was told that it missed these
     letter STREAM NUMBER               a dead letter was stored
     cursor SEQ                         the sink's cursor was stored
+    refused SEQ                        it was not, and the sink went on: what is behind it may come again
     begun N, snapshot N                a rule snapshot is about to be stored, was stored
     ready MS                           a store was open after so many milliseconds
 
@@ -223,8 +224,8 @@ class Life:
 
     async def keep_cursor(self) -> None:
         """Store where the sink stands."""
-        if await self._allowed(self.store.cursors.store("sink", self.cursor, after_events=False)):
-            self.ledger.write([("cursor", self.cursor.seq)])
+        stored = await self._allowed(self.store.cursors.store("sink", self.cursor, after_events=False))
+        self.ledger.write([("cursor" if stored else "refused", self.cursor.seq)])
         self._since_store = 0
 
     async def snapshot(self, number: int) -> None:
