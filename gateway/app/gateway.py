@@ -330,10 +330,16 @@ class Gateway:
         await self._flush()
 
     async def _save(self) -> None:
-        if self._caught_up and self.store.committer.failure is None:
-            await self.act.commit()
-            await self.audit.save()
-            await self.rules.save()  # the larger one, for which a full disk may have no room
+        if not self._caught_up or self.store.committer.failure is not None:
+            return
+        refused = None
+        for save in (self.act.commit, self.audit.save, self.rules.save):  # the largest last: a full disk may refuse it
+            try:
+                await save()
+            except StorageError as error:
+                refused = error
+        if refused is not None:
+            raise refused
 
     async def _stop_forwarding(self) -> None:
         await asyncio.gather(*(runner.drain(_SINK_DRAIN_S) for runner in self.runners))

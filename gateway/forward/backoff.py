@@ -50,11 +50,6 @@ class Backoff:
             self._steps = 0
 
 
-def slow_pause_s(settings: RetrySettings, draw: float) -> float:
-    """The pause while only an operator can help: between half of `max_s` and all of it."""
-    return settings.max_s * (0.5 + draw / 2)
-
-
 def asked_pause_s(after_s: float, draw: float) -> float:
     """The pause that a sink asked for, spread by a tenth so that a thousand gateways do not return in one second."""
     return after_s * (1.0 + draw / 10)

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 
 from gateway.errors import GatewayError
 from gateway.forward import ledger
-from gateway.forward.backoff import Backoff, asked_pause_s, slow_pause_s
+from gateway.forward.backoff import Backoff, asked_pause_s
 from gateway.forward.parcel import Parcel
 from gateway.forward.plan import Limit, Plan, Settled
 from gateway.forward.verdict import Delivered, NeedsOperator, Refusal, Refused, Retry, TooLarge
 from gateway.model import DeadLetter, Gap, Kind, Position
+from gateway.mqtt.backoff import slow_pause_s
 from gateway.observe import events
 from gateway.observe.status import SinkStatus
 
@@ -316,7 +317,7 @@ class Runner:
         draw = self._rng.random()
         pause_s = self._backoff.failed(draw)
         if isinstance(verdict, NeedsOperator):
-            pause_s = slow_pause_s(self._settings.retry, draw)
+            pause_s = slow_pause_s(self._settings.retry.max_s, draw)
         elif verdict.after_s is not None:
             pause_s = max(pause_s, asked_pause_s(verdict.after_s, draw))
         self.retries += 1

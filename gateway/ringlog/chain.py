@@ -169,6 +169,18 @@ class SegmentChain:
             sealed = active._replace(size_bytes=writer.used_bytes, last_elapsed_ns=self._newest_elapsed_ns)
             self.layout = Layout((*self.layout.sealed, sealed), None, writer.end)
 
+    def close(self) -> None:
+        """Finish the active segment for good.
+
+        Raises:
+            OSError: if the disk refuses. What was synced stays so; nothing stays open.
+        """
+        try:
+            self.seal()
+        except OSError:
+            self._abandon()
+            raise
+
     def expire(self, now_elapsed_ns: int) -> None:
         """Give up segments whose newest record is older than the configured age, on the log's own clock.
 

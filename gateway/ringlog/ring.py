@@ -254,7 +254,7 @@ class RingLog:
         """
         self._meta.close()
         try:
-            self._chain.seal()
+            self._chain.close()
         except OSError as error:
             raise StorageError(f"cannot seal the log in {self.directory}: {error}") from error
 

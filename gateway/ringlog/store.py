@@ -148,15 +148,18 @@ class Store:
         await self.committer.run(partial(snapshot.store, self.storage, self._data_dir / RULES_SNAPSHOT, state))
 
     async def close(self) -> None:
-        """Write and sync what is gathered, seal the logs, release the lock."""
+        """Write and sync what is gathered, seal the logs, release the lock.
+
+        Raises:
+            StorageError: a log could not be sealed. All the rest is closed; what was durable stays so.
+        """
         await self.committer.close()
-        try:
+        with contextlib.ExitStack() as closing:
+            closing.callback(os.close, self._lock)
+            closing.callback(self.cursors.close)
             if self.committer.failure is None:
                 for ring in self.rings:
-                    ring.close()
-        finally:
-            self.cursors.close()
-            os.close(self._lock)
+                    closing.callback(ring.close)
 
 
 def _take_lock(path: Path) -> int:
