@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from gateway.model import ActuatorLimits
 from gateway.rules.compiled import Rule, Thermostat
 from gateway.rules.plans import CommandPlan, EmitPlan, NotifyPlan, Plan, PublishPlan
 from gateway.rules.routing import overlap
@@ -57,30 +56,6 @@ def shared_actuators(rules: Iterable[AnyRule]) -> list[str]:
                     message = f"{rule.place}: `{rule.id}` and `{other.id}` both command `{topic}`: the later word wins"
                     found.setdefault((rule.id, other.id), message)
     return list(found.values())
-
-
-def actuator_limits(rules: Iterable[Rule], thermostats: Iterable[Thermostat]) -> dict[str, ActuatorLimits]:
-    """What the interlock must know of every actuator with a fixed topic."""
-    limits: dict[str, ActuatorLimits] = {}
-    for rule in rules:
-        for plan in rule.plans:
-            if isinstance(plan, CommandPlan) and plan.topic.constant:
-                limits.setdefault(plan.topic.source, ActuatorLimits())
-        for plan in rule.releases:
-            if plan.constant and plan.state == "off":
-                limits[plan.topic.source] = ActuatorLimits(safe=plan.render({}, {}, 0))
-    for thermostat in thermostats:
-        safe = {command.topic: command for command in thermostat.safe}
-        bounds = thermostat.limits
-        for command in thermostat.commands["off"]:
-            limits[command.topic] = ActuatorLimits(
-                min_on_s=bounds.min_on_ns / 1e9,
-                min_off_s=bounds.min_off_ns / 1e9,
-                max_on_s=None if bounds.max_on_ns is None else bounds.max_on_ns / 1e9,
-                safe=safe.get(command.topic),
-                off=command,
-            )
-    return limits
 
 
 def recipients(rules: Iterable[Rule], thermostats: Iterable[Thermostat]) -> dict[str, str]:

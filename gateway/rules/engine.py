@@ -23,8 +23,10 @@ import msgspec
 
 from gateway.model import DERIVED, HOPS_SHIFT, NOT_FRESH, Batch, Command, Decision, Event, Kind
 from gateway.rules.compiled import Rule, RuleSet, Thermostat
-from gateway.rules.machine import FAR, RuleMachine, Status, ThermostatMachine
+from gateway.rules.machine import FAR, Status
 from gateway.rules.routing import Routes
+from gateway.rules.rule_machine import RuleMachine
+from gateway.rules.thermostat_machine import ThermostatMachine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

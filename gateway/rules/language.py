@@ -17,6 +17,7 @@ import msgspec
 from gateway.config.document import Mark, Problems, parse_file, plain
 from gateway.config.section import Section
 from gateway.rules import checks
+from gateway.rules.actuators import actuator_limits
 from gateway.rules.compiled import Rule, RuleSet, Thermostat
 from gateway.rules.rule_reader import read_rule
 from gateway.rules.thermostat_reader import read_thermostat
@@ -52,7 +53,7 @@ def load_rules(paths: Sequence[Path]) -> RuleSet:
         rules=tuple(files.rules),
         thermostats=tuple(files.thermostats),
         warnings=(*files.warnings, *checks.shared_actuators(everyone)),
-        actuators=checks.actuator_limits(files.rules, files.thermostats),
+        actuators=actuator_limits(files.rules, files.thermostats),
         recipients=checks.recipients(files.rules, files.thermostats),
     )
 
