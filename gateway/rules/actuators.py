@@ -10,7 +10,8 @@ from gateway.rules.plans import CommandPlan
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.rules.compiled import Rule, Thermostat
+    from gateway.rules.compiled import Rule
+    from gateway.rules.thermostat_rule import Thermostat
 
 
 def actuator_limits(rules: Iterable[Rule], thermostats: Iterable[Thermostat]) -> dict[str, ActuatorLimits]:

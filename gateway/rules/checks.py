@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from gateway.rules.compiled import Rule, Thermostat
+from gateway.rules.compiled import Rule
 from gateway.rules.plans import CommandPlan, EmitPlan, NotifyPlan, Plan, PublishPlan
 from gateway.rules.routing import overlap
+from gateway.rules.thermostat_rule import Thermostat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

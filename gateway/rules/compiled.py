@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from gateway.rules.plans import CommandPlan, Plan, summary
 
 if TYPE_CHECKING:
-    from gateway.model import ActuatorLimits, Command
+    from gateway.model import ActuatorLimits
     from gateway.mqtt.topics import TopicFilter
     from gateway.rules.expression import Expression
-    from gateway.rules.thermostat import Limits
+    from gateway.rules.thermostat_rule import Thermostat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +37,11 @@ class Rule:
     finally_: tuple[Plan, ...]
     roots: frozenset[str]
     """Payload fields that it reads anywhere: all that its state has to keep of an event."""
+
+    @property
+    def sources(self) -> tuple[TopicFilter, ...]:
+        """What it listens to."""
+        return (self.on,)
 
     @property
     def drives(self) -> bool:
@@ -66,48 +71,6 @@ class Rule:
             "stale_after_s": None if self.stale_after_ns is None else self.stale_after_ns / 1e9,
             "then": [summary(plan) for plan in self.then],
             "finally": [summary(plan) for plan in self.finally_],
-        }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Thermostat:
-    """One entry of `thermostats`."""
-
-    id: str
-    place: str
-    fingerprint: str
-    on: TopicFilter
-    """The sensor's topic; it has no wildcards."""
-    reading: Expression
-    limits: Limits
-    commands: dict[str, tuple[Command, ...]]
-    """What to send for `off`, `heat` and `cool`: the whole set of actuators each time."""
-
-    @property
-    def safe(self) -> tuple[Command, ...]:
-        """What to send when nobody will be there to think: what `on_stale` says."""
-        match self.limits.on_stale:
-            case "off":
-                return self.commands["off"]
-            case "on":
-                return self.commands["heat" if "heat" in self.commands else "cool"]
-            case _:
-                return ()
-
-    def describe(self) -> dict[str, Any]:
-        """For the status page, as JSON."""
-        limits = self.limits._asdict()
-        seconds = {name[:-3] + "_s": value / 1e9 for name, value in limits.items() if name.endswith("_ns") and value}
-        thresholds = {name: value for name, value in limits.items() if not name.endswith("_ns") and value is not None}
-        return {
-            "id": self.id,
-            "kind": "thermostat",
-            "place": self.place,
-            "on": self.on.text,
-            "reading": self.reading.source,
-            "actuators": [command.topic for command in self.commands["off"]],
-            **thresholds,
-            **seconds,
         }
 
 

@@ -22,18 +22,23 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from gateway.model import DERIVED, HOPS_SHIFT, NOT_FRESH, Batch, Command, Decision, Event, Kind
-from gateway.rules.compiled import Rule, RuleSet, Thermostat
+from gateway.rules.compiled import Rule, RuleSet
 from gateway.rules.machine import FAR, Status
 from gateway.rules.routing import Routes
 from gateway.rules.rule_machine import RuleMachine
 from gateway.rules.thermostat_machine import ThermostatMachine
+from gateway.rules.thermostat_rule import Thermostat
+from gateway.rules.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gateway.rules.trace import Tracer
+
 _VERSION = 1
 _AnyMachine: TypeAlias = RuleMachine | ThermostatMachine
-_Handlers: TypeAlias = "tuple[tuple[_AnyMachine, dict[str, str]], ...]"
+_Handlers: TypeAlias = "tuple[tuple[_AnyMachine, int, dict[str, str]], ...]"
+"""Machine, which of its sources, and the levels captured."""
 
 
 class Engine:
@@ -43,21 +48,35 @@ class Engine:
         evicted_keys: machines given up to make room, since this engine was made.
     """
 
-    def __init__(self, ruleset: RuleSet, *, max_keys: int = 10_000, max_topics: int = 50_000) -> None:
-        """Args: max_keys: per rule. max_topics: how many topics' routes are remembered."""
+    def __init__(
+        self, ruleset: RuleSet, *, max_keys: int = 10_000, max_topics: int = 50_000, trace: Tracer | None = None
+    ) -> None:
+        """See the module.
+
+        Args:
+            ruleset: what to run.
+            max_keys: machines per rule.
+            max_topics: how many topics' routes are remembered.
+            trace: told every change of state and every near miss.
+        """
         self.ruleset = ruleset
+        self.world = World(trace)
         self.evicted_keys = 0
         self._max_keys = max(max_keys, 1)
         self._max_topics = max_topics
         self._owners: tuple[Rule | Thermostat, ...] = ruleset.everyone
-        self._routes = Routes((owner.on, rank) for rank, owner in enumerate(self._owners))
+        self._routes = Routes(
+            (source, (rank, number))
+            for rank, owner in enumerate(self._owners)
+            for number, source in enumerate(owner.sources)
+        )
         self._machines: list[dict[str, _AnyMachine]] = [{} for _ in self._owners]
         self._handlers: dict[str, _Handlers] = {}
         self._queue: list[tuple[int, int, str]] = []
         """Heap of (deadline, rank of the rule, key). Only an entry that its machine's `queued_ns` names is alive."""
         for rank, owner in enumerate(self._owners):
             if isinstance(owner, Thermostat):
-                self._machines[rank][""] = ThermostatMachine(owner, rank, "")
+                self._machines[rank][""] = ThermostatMachine(owner, rank, "", self.world)
 
     def run(self, batch: Batch) -> list[Decision]:
         """What a batch of records leads to, with the deadlines that lie before it.
@@ -69,11 +88,12 @@ class Engine:
             Decisions in the order in which they were taken.
         """
         out: list[Decision] = []
+        now_ns = batch.stamp.elapsed_ns
+        self._advance(now_ns, out)
+        self.world.learn(batch.stamp)
         if batch.kind is not Kind.EVENTS:
             return out
         assert batch.values is not None, "rules see decoded records"
-        now_ns = batch.stamp.elapsed_ns
-        self._advance(now_ns, out)
         known = self._handlers
         seq = batch.seq - 1
         for topic, flags, value in zip(batch.topics, batch.flags, batch.values, strict=True):
@@ -87,8 +107,8 @@ class Engine:
                 handlers = self._route(topic, now_ns, out)
             fields = value if value.__class__ is dict else {"value": value}
             hops = flags >> HOPS_SHIFT if flags & DERIVED else 0
-            for machine, captured in handlers:
-                machine.event(fields, captured, hops, seq, now_ns, out)
+            for machine, source, captured in handlers:
+                machine.event(source, fields, captured, hops, seq, now_ns, out)
                 if machine.due_ns < machine.queued_ns:
                     self._queue_up(machine)
         return out
@@ -235,11 +255,11 @@ class Engine:
     def _route(self, topic: str, now_ns: int, out: list[Decision]) -> _Handlers:
         """Find, remember and return who is concerned by a topic."""
         found = []
-        for rank, captured in self._routes.match(topic):
+        for (rank, source), captured in self._routes.match(topic):
             key = _key(captured.values())
             if key not in self._machines[rank] and len(self._machines[rank]) >= self._max_keys:
                 self._make_room(rank, now_ns, out)
-            found.append((self._machine(rank, key), {"topic": topic, **captured}))
+            found.append((self._machine(rank, key), source, {"topic": topic, **captured}))
         if len(self._handlers) >= self._max_topics:
             self._handlers.clear()
         handlers = self._handlers[topic] = tuple(found)
@@ -250,7 +270,7 @@ class Engine:
         if key not in machines:
             owner = self._owners[rank]
             assert isinstance(owner, Rule), "a thermostat's machine is made with the engine"
-            machines[key] = RuleMachine(owner, rank, key)
+            machines[key] = RuleMachine(owner, rank, key, self.world)
         return machines[key]
 
     def _make_room(self, rank: int, now_ns: int, out: list[Decision]) -> None:

@@ -18,7 +18,7 @@ from gateway.config.document import Mark, Problems, parse_file, plain
 from gateway.config.section import Section
 from gateway.rules import checks
 from gateway.rules.actuators import actuator_limits
-from gateway.rules.compiled import Rule, RuleSet, Thermostat
+from gateway.rules.compiled import Rule, RuleSet
 from gateway.rules.rule_reader import read_rule
 from gateway.rules.thermostat_reader import read_thermostat
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.config.document import Node
+    from gateway.rules.thermostat_rule import Thermostat
 
 
 def load_rules(paths: Sequence[Path]) -> RuleSet:

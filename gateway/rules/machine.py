@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.model import MAX_HOPS, Action, Decision, Emit
+from gateway.rules.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from gateway.rules.world import World
 
 FAR = 2**63 - 1
 """A deadline that never comes."""
@@ -44,7 +47,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class Machine:
-    """What machines of both kinds share: numbering of decisions and the record of having fired."""
+    """Numbers decisions, keeps the record of having fired, and tells why."""
 
     __slots__ = (
         "captured",
@@ -58,10 +61,12 @@ class Machine:
         "owner",
         "queued_ns",
         "rank",
+        "world",
     )
 
-    def __init__(self, owner: str, rank: int, key: str) -> None:
+    def __init__(self, owner: str, rank: int, key: str, world: World) -> None:
         self.owner = owner
+        self.world = world
         self.rank = rank
         self.key = key
         self.captured: dict[str, str] = {}
@@ -74,6 +79,11 @@ class Machine:
         """The instant that `n` numbers."""
         self.n = 0
         self.loops_cut = 0
+
+    def tell(self, what: str, detail: str, readings: str, seq: int | None, now_ns: int) -> None:
+        """Tell the trace, if there is one, of a change or a near miss. See `gateway.rules.trace`."""
+        if self.world.trace is not None:
+            self.world.trace(Trace(now_ns, self.owner, self.key, what, detail, readings, seq))
 
     def decide(
         self, actions: Iterable[Action], because: str, seq: int | None, now_ns: int, out: list[Decision]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from gateway.model import Action, Command, Decision
     from gateway.rules.compiled import Rule
+    from gateway.rules.world import World
 
 INACTIVE, PENDING, ACTIVE = 0, 1, 2
 _PHASES = ("inactive", "pending", "active")
@@ -37,8 +38,8 @@ class RuleMachine(Machine):
 
     __slots__ = ("_over", "_when", "fields", "hops", "known", "phase", "rule", "seen_ns", "since_ns")
 
-    def __init__(self, rule: Rule, rank: int, key: str) -> None:
-        super().__init__(rule.id, rank, key)
+    def __init__(self, rule: Rule, rank: int, key: str, world: World) -> None:
+        super().__init__(rule.id, rank, key, world)
         self.rule = rule
         self._when = None if rule.when is None else rule.when.evaluate
         self._over = None if rule.until is None else rule.until.evaluate
@@ -52,9 +53,17 @@ class RuleMachine(Machine):
         self.fields: dict[str, Any] = {}
 
     def event(
-        self, fields: dict[str, Any], captured: dict[str, str], hops: int, seq: int, now_ns: int, out: list[Decision]
+        self,
+        source: int,
+        fields: dict[str, Any],
+        captured: dict[str, str],
+        hops: int,
+        seq: int,
+        now_ns: int,
+        out: list[Decision],
     ) -> None:
         """A fresh event has come."""
+        del source
         phase = self.phase
         when = self._when
         if phase == ACTIVE and self._over is not None:

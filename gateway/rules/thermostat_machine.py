@@ -10,7 +10,8 @@ from gateway.rules.machine import Machine, Status
 
 if TYPE_CHECKING:
     from gateway.model import Command, Decision
-    from gateway.rules.compiled import Thermostat
+    from gateway.rules.thermostat_rule import Thermostat
+    from gateway.rules.world import World
 
 
 class ThermostatMachine(Machine):
@@ -18,16 +19,23 @@ class ThermostatMachine(Machine):
 
     __slots__ = ("rule", "state")
 
-    def __init__(self, rule: Thermostat, rank: int, key: str) -> None:
-        super().__init__(rule.id, rank, key)
+    def __init__(self, rule: Thermostat, rank: int, key: str, world: World) -> None:
+        super().__init__(rule.id, rank, key, world)
         self.rule = rule
         self.state = thermostat.State()
 
     def event(
-        self, fields: dict[str, Any], captured: dict[str, str], hops: int, seq: int, now_ns: int, out: list[Decision]
+        self,
+        source: int,
+        fields: dict[str, Any],
+        captured: dict[str, str],
+        hops: int,
+        seq: int,
+        now_ns: int,
+        out: list[Decision],
     ) -> None:
         """A fresh event of its sensor has come."""
-        del hops
+        del source, hops
         self._look(logic.number(self.rule.reading.evaluate(fields, captured)), seq, now_ns, out)
 
     def wake(self, now_ns: int, out: list[Decision]) -> None:

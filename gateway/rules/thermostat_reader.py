@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.rules.action_reader import read_actuator
-from gateway.rules.compiled import Thermostat
 from gateway.rules.phrases import IDENTIFIER, read_filter, read_ns, read_value
 from gateway.rules.thermostat import COOL, HEAT, OFF, Limits
+from gateway.rules.thermostat_rule import Thermostat
 
 if TYPE_CHECKING:
     from gateway.config.section import Section
