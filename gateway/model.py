@@ -264,6 +264,13 @@ class Emit(msgspec.Struct, frozen=True, tag="emit"):
     hops: int = 1
 
 
+class Set(msgspec.Struct, frozen=True, tag="set"):
+    """Give a variable of the rules a value. The engine has done so when it decides it; nobody else acts on it."""
+
+    name: str
+    value: Value
+
+
 class Expect(msgspec.Struct, frozen=True):
     """What a device must report for a command to count as done."""
 
@@ -286,7 +293,7 @@ class Command(msgspec.Struct, frozen=True, tag="command"):
     otherwise: tuple[Publish | Notify | Emit, ...] = ()
 
 
-Action: TypeAlias = Publish | Command | Emit | Notify
+Action: TypeAlias = Publish | Command | Emit | Notify | Set
 
 
 class Decision(msgspec.Struct, frozen=True, tag="decision"):
@@ -304,6 +311,8 @@ class Decision(msgspec.Struct, frozen=True, tag="decision"):
     """The record that led to it; None if the passing of time did."""
     because: str
     """One sentence for a person, with the values at the time."""
+    shadow: bool = False
+    """From a rule on trial: recorded, and nobody acts on it."""
 
 
 class Outcome(msgspec.Struct, frozen=True, tag="outcome"):

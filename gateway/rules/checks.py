@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.rules.compiled import Rule
-from gateway.rules.plans import CommandPlan, EmitPlan, NotifyPlan, Plan, PublishPlan
+from gateway.rules.plans import CommandPlan, EmitPlan, NotifyPlan, Plan, PublishPlan, SetPlan
 from gateway.rules.routing import overlap
 from gateway.rules.thermostat_rule import Thermostat
 
@@ -96,7 +96,7 @@ class _Listeners:
 
 def _talks_to_itself(rule: Rule) -> str:
     for plan in rule.plans:
-        if not isinstance(plan, NotifyPlan) and overlap(rule.on.mqtt, _pattern(plan.topic)):
+        if not isinstance(plan, NotifyPlan | SetPlan) and overlap(rule.on.mqtt, _pattern(plan.topic)):
             return f"`{rule.id}` sends to `{plan.topic.source}`, which it listens to itself"
     return ""
 

@@ -17,28 +17,39 @@ What it must never do: act. Decisions are values; they are logged before anybody
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from gateway.model import DERIVED, HOPS_SHIFT, NOT_FRESH, Batch, Command, Decision, Event, Kind
-from gateway.rules.compiled import Rule, RuleSet
+from gateway.rules.edge_machine import EdgeMachine, SilenceMachine
+from gateway.rules.latest import Watch
+from gateway.rules.level_machine import LevelMachine
 from gateway.rules.machine import FAR, Status
+from gateway.rules.plans import CommandPlan
 from gateway.rules.routing import Routes
-from gateway.rules.rule_machine import RuleMachine
+from gateway.rules.rule_machine import watched
 from gateway.rules.thermostat_machine import ThermostatMachine
 from gateway.rules.thermostat_rule import Thermostat
 from gateway.rules.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
+    from gateway.mqtt.topics import TopicFilter
+    from gateway.rules.compiled import Rule, RuleSet
     from gateway.rules.trace import Tracer
 
-_VERSION = 1
-_AnyMachine: TypeAlias = RuleMachine | ThermostatMachine
-_Handlers: TypeAlias = "tuple[tuple[_AnyMachine, int, dict[str, str]], ...]"
+_VERSION = 2
+_RuleMachine: TypeAlias = LevelMachine | EdgeMachine | SilenceMachine
+_AnyMachine: TypeAlias = _RuleMachine | ThermostatMachine
+_Handlers: TypeAlias = "tuple[tuple[_AnyMachine | Watch, int, dict[str, str]], ...]"
 """Machine, which of its sources, and the levels captured."""
+
+
+class _Snapshot(NamedTuple):
+    rules: dict[str, tuple[str, dict[str, Any]]]
+    world: list[Any]
 
 
 class Engine:
@@ -60,23 +71,26 @@ class Engine:
             trace: told every change of state and every near miss.
         """
         self.ruleset = ruleset
-        self.world = World(trace)
+        self.world = World(trace, ruleset.topics, max_keys)
         self.evicted_keys = 0
         self._max_keys = max(max_keys, 1)
         self._max_topics = max_topics
+        self._watches: list[Watch] = []
         self._owners: tuple[Rule | Thermostat, ...] = ruleset.everyone
-        self._routes = Routes(
-            (source, (rank, number))
-            for rank, owner in enumerate(self._owners)
-            for number, source in enumerate(owner.sources)
-        )
+        self._ranks = {owner.id: rank for rank, owner in enumerate(self._owners)}
+        self._routes = Routes(self._sources())
         self._machines: list[dict[str, _AnyMachine]] = [{} for _ in self._owners]
         self._handlers: dict[str, _Handlers] = {}
         self._queue: list[tuple[int, int, str]] = []
         """Heap of (deadline, rank of the rule, key). Only an entry that its machine's `queued_ns` names is alive."""
+        self._clocked: list[EdgeMachine | SilenceMachine | ThermostatMachine] = []
+        """Machines that need no event to begin: they are told when there is a time, and when the wall clock moves."""
+        self._has_begun = False
         for rank, owner in enumerate(self._owners):
-            if isinstance(owner, Thermostat):
-                self._machines[rank][""] = ThermostatMachine(owner, rank, "", self.world)
+            if isinstance(owner, Thermostat) or owner.schedules or (owner.silence and owner.silence.on_start):
+                machine = self._machine(rank, "")
+                assert not isinstance(machine, LevelMachine), "one with phases begins with an event"
+                self._clocked.append(machine)
 
     def run(self, batch: Batch) -> list[Decision]:
         """What a batch of records leads to, with the deadlines that lie before it.
@@ -90,7 +104,8 @@ class Engine:
         out: list[Decision] = []
         now_ns = batch.stamp.elapsed_ns
         self._advance(now_ns, out)
-        self.world.learn(batch.stamp)
+        if self.world.learn(batch.stamp):
+            self._plan(now_ns, moved=True)
         if batch.kind is not Kind.EVENTS:
             return out
         assert batch.values is not None, "rules see decoded records"
@@ -109,8 +124,8 @@ class Engine:
             hops = flags >> HOPS_SHIFT if flags & DERIVED else 0
             for machine, source, captured in handlers:
                 machine.event(source, fields, captured, hops, seq, now_ns, out)
-                if machine.due_ns < machine.queued_ns:
-                    self._queue_up(machine)
+                if machine.due_ns < machine.queued_ns and machine.__class__ is not Watch:
+                    self._queue_up(machine)  # type: ignore[arg-type]  # all others are machines
         return out
 
     def step(self, event: Event) -> list[Decision]:
@@ -158,10 +173,7 @@ class Engine:
         out = self.tick(elapsed_ns)
         said: set[str] = set()
         wishes = [(machine, *machine.assertion()) for machines in self._machines for machine in machines.values()]
-        idle = [
-            (rule.id, [plan.render({}, {}, 0) for plan in rule.releases if plan.constant])
-            for rule in self.ruleset.rules
-        ]
+        idle = [(rule.id, _constant_offs(rule)) for rule in self.ruleset.rules if not rule.shadow]
         named = [(machine.owner, machine.key, commands, why) for machine, commands, why in wishes]
         named += [(owner, "", commands, "at the start nobody knows what the actuator does") for owner, commands in idle]
         for owner, key, commands, why in named:
@@ -174,7 +186,7 @@ class Engine:
 
     def safe_commands(self) -> dict[str, Command]:
         """Topic to the command that puts the actuator there into its safe state, for all that may be on now."""
-        everyone = (machine for machines in self._machines for machine in machines.values())
+        everyone = (machine for machines in self._machines for machine in machines.values() if not machine.shadow)
         return {command.topic: command for machine in everyone for command in machine.safe()}
 
     def status(self, elapsed_ns: int, *, limit: int = 1_000) -> list[Status]:
@@ -199,7 +211,7 @@ class Engine:
             owner.id: [owner.fingerprint, {key: machine.dump() for key, machine in machines.items()}]
             for owner, machines in zip(self._owners, self._machines, strict=True)
         }
-        return msgspec.msgpack.encode([_VERSION, rules])
+        return msgspec.msgpack.encode([_VERSION, rules, self.world.dump()])
 
     def restore(self, snapshot: bytes) -> list[str]:
         """Take up the state of an earlier engine, for rules that are still the same.
@@ -211,15 +223,16 @@ class Engine:
             One sentence for each rule whose state was dropped. A snapshot that cannot be read is one such sentence.
         """
         try:
-            version, rules = msgspec.msgpack.decode(snapshot, type=tuple[int, dict[str, tuple[str, dict[str, Any]]]])
-        except msgspec.DecodeError as error:
+            version, *state = msgspec.msgpack.decode(snapshot, type=list[Any])
+            if version != _VERSION:
+                return [f"all state is dropped: the snapshot has version {version}, not {_VERSION}"]
+            rules, world = msgspec.convert(state, _Snapshot)
+        except (msgspec.MsgspecError, ValueError) as error:
             return [f"all state is dropped: the snapshot cannot be read ({error})"]
-        if version != _VERSION:
-            return [f"all state is dropped: the snapshot has version {version}, not {_VERSION}"]
         dropped = []
-        ranks = {owner.id: rank for rank, owner in enumerate(self._owners)}
+        self.world.load(world)
         for name, (fingerprint, states) in rules.items():
-            rank = ranks.get(name)
+            rank = self._ranks.get(name)
             if rank is None:
                 dropped.append(f"{name}: its state is dropped, there is no such rule any more")
             elif self._owners[rank].fingerprint != fingerprint:
@@ -234,7 +247,49 @@ class Engine:
             machine.load(state)
             self._queue_up(machine)
 
+    def refused(self, decision_id: str, state: str, elapsed_ns: int) -> list[Decision]:
+        """Tell the rule that decided so what became of a command that has not done what it was to do.
+
+        Args:
+            decision_id: of the decision.
+            state: the outcome's: `denied`, `expired`, `unconfirmed`.
+            elapsed_ns: when, on the log's clock.
+
+        Returns:
+            What the rule decides upon that, with the deadlines that lay before it.
+        """
+        out: list[Decision] = []
+        self._advance(elapsed_ns, out)
+        owner, _, rest = decision_id.partition("/")
+        rank = self._ranks.get(owner)
+        machine = None if rank is None else self._machines[rank].get(rest.rsplit("/", 2)[0])
+        if machine is not None:
+            machine.refused(decision_id, state, elapsed_ns, out)
+            self._queue_up(machine)
+        return out
+
+    def _sources(self) -> Iterator[tuple[TopicFilter, tuple[int, int] | Watch]]:
+        """What is listened to, and by whom: watches first, so that rules see what came with the very event."""
+        for rule in self.ruleset.rules:
+            for reference in watched(rule):
+                watch = self.world.watch(reference)
+                if watch not in self._watches:
+                    self._watches.append(watch)
+                    for topic in self.world.topics_of(reference):
+                        yield topic, watch
+        for rank, owner in enumerate(self._owners):
+            for number, source in enumerate(owner.sources):
+                yield source, (rank, number)
+
+    def _plan(self, now_ns: int, *, moved: bool) -> None:
+        for machine in self._clocked:
+            machine.plan(now_ns, moved=moved)
+            self._queue_up(machine)
+
     def _advance(self, until_ns: int, out: list[Decision]) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            self._plan(until_ns, moved=False)
         queue = self._queue
         while queue and queue[0][0] <= until_ns:
             due_ns, rank, key = heapq.heappop(queue)
@@ -254,9 +309,13 @@ class Engine:
 
     def _route(self, topic: str, now_ns: int, out: list[Decision]) -> _Handlers:
         """Find, remember and return who is concerned by a topic."""
-        found = []
-        for (rank, source), captured in self._routes.match(topic):
-            key = _key(captured.values())
+        found: list[tuple[_AnyMachine | Watch, int, dict[str, str]]] = []
+        for target, captured in self._routes.match(topic):
+            if isinstance(target, Watch):
+                found.append((target, 0, captured))
+                continue
+            rank, source = target
+            key = _key([captured[name] for name in self._owners[rank].names])
             if key not in self._machines[rank] and len(self._machines[rank]) >= self._max_keys:
                 self._make_room(rank, now_ns, out)
             found.append((self._machine(rank, key), source, {"topic": topic, **captured}))
@@ -268,18 +327,16 @@ class Engine:
     def _machine(self, rank: int, key: str) -> _AnyMachine:
         machines = self._machines[rank]
         if key not in machines:
-            owner = self._owners[rank]
-            assert isinstance(owner, Rule), "a thermostat's machine is made with the engine"
-            machines[key] = RuleMachine(owner, rank, key, self.world)
+            machines[key] = _new_machine(self._owners[rank], rank, key, self.world)
         return machines[key]
 
     def _make_room(self, rank: int, now_ns: int, out: list[Decision]) -> None:
         """Give up the sixteenth of a rule's machines that has been quiet for longest."""
         machines = self._machines[rank]
         oldest = sorted(
-            (machine.phase, machine.seen_ns, key, machine)
+            (not machine.is_quiet, machine.seen_ns, key, machine)
             for key, machine in machines.items()
-            if isinstance(machine, RuleMachine)
+            if not isinstance(machine, ThermostatMachine)
         )
         for _, _, key, machine in oldest[: max(len(machines) // 16, 1)]:
             machine.forget(now_ns, out)
@@ -288,9 +345,22 @@ class Engine:
         self._handlers.clear()  # it refers to the machines that have gone
 
 
-def _key(levels: Iterable[str]) -> str:
+def _new_machine(owner: Rule | Thermostat, rank: int, key: str, world: World) -> _AnyMachine:
+    if isinstance(owner, Thermostat):
+        return ThermostatMachine(owner, rank, key, world)
+    if owner.silence is not None:
+        return SilenceMachine(owner, rank, key, world)
+    return (EdgeMachine if owner.when is None else LevelMachine)(owner, rank, key, world)
+
+
+def _constant_offs(rule: Rule) -> list[Command]:
+    """What switches off what a rule may have switched on, as far as no event is needed to say it."""
+    plans = [plan for plan in rule.then if isinstance(plan, CommandPlan) and plan.state == "off"]
+    return [plan.render({}, {}, 0) for plan in (*rule.releases, *plans) if plan.constant]
+
+
+def _key(parts: list[str]) -> str:
     """Captured levels joined by commas; a comma or percent sign within one is written as in a URL."""
-    parts = list(levels)
     if len(parts) == 1:
         return parts[0]
     return ",".join(part.replace("%", "%25").replace(",", "%2C") for part in parts)

@@ -19,9 +19,12 @@ from gateway.rules import logic
 from gateway.rules.codegen import Evaluate, compile_tree, fields_of
 from gateway.rules.grammar import ExpressionError, parse
 from gateway.rules.nodes import Field, kind_of
+from gateway.rules.references import WindowReference
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from gateway.rules.references import Reference
 
 __all__ = ["Expression", "ExpressionError", "compile_condition", "compile_value", "show"]
 
@@ -37,6 +40,18 @@ class Expression:
     """`(fields, captured) -> value`, None if unknown. A condition gives True, False or None."""
     fields: tuple[Field, ...]
     """What it reads, in the order of reading."""
+    references: tuple[Reference, ...] = ()
+    """What it names beside the event; each is among the fields, under its text."""
+
+    @property
+    def roots(self) -> set[str]:
+        """Names of the payload fields that it reads itself or adds to a window."""
+        beyond = {reference.text for reference in self.references}
+        read = [field for field in self.fields if not field.captured and field.path[0] not in beyond]
+        for reference in self.references:
+            if isinstance(reference, WindowReference) and reference.argument is not None:
+                read += [field for field in fields_of(reference.argument) if not field.captured]
+        return {str(field.path[0]) for field in read}
 
     def readings(self, fields: dict[str, Any], captured: dict[str, str]) -> str:
         """What it reads and what stood there, for a person: `temperature = -12.3, humidity = unknown`."""
@@ -46,33 +61,35 @@ class Expression:
         return ", ".join(parts)
 
 
-def compile_condition(source: str, captures: Collection[str] = ()) -> Expression:
+def compile_condition(source: str, captures: Collection[str] = (), *, beyond: bool = False) -> Expression:
     """Compile an expression whose value is a truth.
 
     Args:
         source: the text, at most `grammar.MAX_SOURCE` characters.
         captures: names that mean captured levels of the topic; they hide fields of the same name.
+        beyond: it may name windows, other devices and variables (`gateway.rules.references`).
 
     Raises:
         ExpressionError: with the column. Nothing else.
     """
-    return _compile(source, captures, truth=True)
+    return _compile(source, captures, truth=True, beyond=beyond)
 
 
-def compile_value(source: str, captures: Collection[str] = ()) -> Expression:
+def compile_value(source: str, captures: Collection[str] = (), *, beyond: bool = False) -> Expression:
     """Compile an expression whose value may be of any kind. Arguments and errors as for `compile_condition`."""
-    return _compile(source, captures, truth=False)
+    return _compile(source, captures, truth=False, beyond=beyond)
 
 
-def _compile(source: str, captures: Collection[str], *, truth: bool) -> Expression:
-    tree = parse(source, captures)
+def _compile(source: str, captures: Collection[str], *, truth: bool, beyond: bool) -> Expression:
+    references: dict[str, Reference] | None = {} if beyond else None
+    tree = parse(source, captures, references)
     kind = kind_of(tree)
     if truth and kind not in {"truth", None}:
         raise ExpressionError(f"a condition is true or false, and this is a {kind}", 1)
     evaluate = compile_tree(tree)
     if truth and kind is None:  # a bare field: only the event can tell whether it is a truth
         evaluate = _truth_of(evaluate)
-    return Expression(source, evaluate, tuple(fields_of(tree)))
+    return Expression(source, evaluate, tuple(fields_of(tree)), tuple((references or {}).values()))
 
 
 def _truth_of(evaluate: Evaluate) -> Evaluate:

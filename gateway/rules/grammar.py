@@ -19,6 +19,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING
 
+from gateway.config.scalars import Wrong, duration_s
 from gateway.errors import GatewayError
 from gateway.rules.nodes import (
     FUNCTIONS,
@@ -35,9 +36,13 @@ from gateway.rules.nodes import (
     Not,
     kind_of,
 )
+from gateway.rules.references import DeviceReference, LatestReference, Span, VariableReference, WindowReference
+from gateway.rules.windows import AGGREGATES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from gateway.rules.references import Reference
 
 MAX_SOURCE = 1_000
 MAX_NODES = 200
@@ -61,6 +66,12 @@ _ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Mod:
 _COMPARE = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
+
+_LOOKUPS = frozenset({"device", "latest"})
+_DURATION = re.compile(
+    r"""'[^']*'|"[^"]*"|(?<![\w.])[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d|w)(?:[0-9]+(?:ms|s|m|h|d|w))*(?!\w)"""
+)
+"""Durations, and quoted texts so that what looks like one in them is passed over."""
 
 _WANTS_NUMBERS = frozenset({"abs", "min", "max", "round", "floor", "ceil", "clamp"})
 
@@ -90,12 +101,14 @@ _MISTAKES = (
 )
 
 
-def parse(source: str, captures: Collection[str] = ()) -> Node:
+def parse(source: str, captures: Collection[str] = (), references: dict[str, Reference] | None = None) -> Node:
     """Read one expression.
 
     Args:
         source: the text; line ends count as spaces.
         captures: names that mean levels of the topic rather than fields of the event.
+        references: takes up what the expression names beside the event, by its text, which stands as a field in the
+            tree; None: it may name nothing else.
 
     Returns:
         The tree.
@@ -113,7 +126,7 @@ def parse(source: str, captures: Collection[str] = ()) -> Node:
         raise ExpressionError("the expression is empty", 1)
     if foreign := re.search(r"\w*[^\x00-\x7f]\w*", _without_texts(line)):  # Python would normalise it behind our back
         raise ExpressionError(f'write `field("{foreign[0]}")` for names beyond ASCII', foreign.start() + 1)
-    reader = _Reader(line, captures)
+    reader = _Reader(line, captures, references)
     tree = reader.tree()
     return reader.read(tree)
 
@@ -121,11 +134,18 @@ def parse(source: str, captures: Collection[str] = ()) -> Node:
 class _Reader:
     """Rebuilds Python's tree from allowed nodes."""
 
-    def __init__(self, line: str, captures: Collection[str]) -> None:
-        self._line = line
+    def __init__(self, line: str, captures: Collection[str], references: dict[str, Reference] | None) -> None:
         self._indent = len(line) - len(line.lstrip())
         self._bytes = line.lstrip().encode("utf-8", "surrogatepass")
+        # Python has no durations: a name of as many underscores, which no operator can write, stands in for each.
+        self._line = _DURATION.sub(lambda found: "_" * len(found[0]) if found[0][0].isdigit() else found[0], line)
+        self._durations = {
+            len(line[self._indent : found.start()].encode("utf-8", "surrogatepass")): found[0]
+            for found in _DURATION.finditer(line)
+            if found[0][0].isdigit()
+        }
         self._captures = captures
+        self._references = references
 
     def tree(self) -> ast.expr:
         """Python's own tree, if it is small enough to be walked."""
@@ -158,6 +178,10 @@ class _Reader:
     def _refuse(self, node: ast.expr, why: str) -> ExpressionError:
         before = self._bytes[: node.col_offset].decode("utf-8", "replace")
         return ExpressionError(why, len(before) + 1 + self._indent)
+
+    def _text(self, node: ast.expr) -> str:
+        """What the operator wrote there."""
+        return self._bytes[node.col_offset : node.end_col_offset].decode("utf-8", "replace")
 
     def read(self, node: ast.expr) -> Node:
         """One allowed node and all below it."""
@@ -228,6 +252,8 @@ class _Reader:
                 inner = inner.value
             elif isinstance(inner, ast.Call) and _is_field_call(inner):
                 return Field((self._quoted(inner), *reversed(steps)), captured=False)
+            elif isinstance(inner, ast.Call) and _name_of(inner) in _LOOKUPS:
+                return self._refer(node, self._lookup(inner, self._text(node), tuple(reversed(steps))))
             else:
                 raise self._refuse(node, "dots and brackets reach into fields of the event only")
         root = self._name(inner, inner.id)
@@ -238,6 +264,10 @@ class _Reader:
         return Field((root, *reversed(steps)), captured=False)
 
     def _name(self, node: ast.expr, name: str) -> str:
+        if node.col_offset in self._durations:
+            raise self._refuse(
+                node, "a duration may only stand in a window such as `avg(x, 5m)`, or say how old a value may be"
+            )
         if name.startswith("__"):
             raise self._refuse(node, "names do not begin with two underscores")
         return name
@@ -296,10 +326,17 @@ class _Reader:
     def _call(self, node: ast.Call) -> Node:
         if _is_field_call(node):
             return Field((self._quoted(node),), captured=False)
-        name = node.func.id if isinstance(node.func, ast.Name) else None
-        if name is None or name not in FUNCTIONS:
-            near = difflib.get_close_matches(name or "", FUNCTIONS, 1)
-            hint = f"did you mean `{near[0]}`?" if near else "there are " + ", ".join(sorted(FUNCTIONS))
+        name = _name_of(node)
+        if name in AGGREGATES and (name not in FUNCTIONS or self._is_window(node)):
+            return self._refer(node, self._window(node, name))
+        if name == "var":
+            return self._refer(node, VariableReference(self._text(node), self._quoted(node)))
+        if name in _LOOKUPS:
+            raise self._refuse(node, f"name the field, as in `{self._text(node)}.temperature`")
+        if name not in FUNCTIONS:
+            known = sorted({*FUNCTIONS, *AGGREGATES, *_LOOKUPS, "var"})
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean `{near[0]}`?" if near else "there are " + ", ".join(known)
             raise self._refuse(node, f"there is no such function: {hint}")
         fewest, most, _ = FUNCTIONS[name]
         if node.keywords or not fewest <= len(node.args) <= most:
@@ -308,6 +345,70 @@ class _Reader:
         if name in _WANTS_NUMBERS:
             return Call(name, tuple(self._wants(argument, "number", f"`{name}`") for argument in node.args))
         return Call(name, tuple(self.read(argument) for argument in node.args))
+
+    # References.
+
+    def _refer(self, node: ast.expr, reference: Reference) -> Field:
+        if self._references is None:
+            raise self._refuse(
+                node, f"`{reference.text}`: only rules may look beyond the event, and no window into another"
+            )
+        self._references[reference.text] = reference
+        return Field((reference.text,), captured=False)
+
+    def _is_window(self, node: ast.Call) -> bool:
+        return any(argument.col_offset in self._durations for argument in node.args)
+
+    def _window(self, node: ast.Call, name: str) -> WindowReference:
+        match [*node.args]:
+            case [*arguments, span, ast.Name(id="tumbling")] if span.col_offset in self._durations:
+                tumbling = True
+            case [*arguments, span] if span.col_offset in self._durations:
+                tumbling = False
+            case _:
+                raise self._refuse(node, f"write `{name}(x, 5m)`, or `{name}(x, 5m, tumbling)`")
+        if len(arguments) != 1 and (arguments or name != "count"):
+            raise self._refuse(node, f"`{name}` takes one expression and a duration, as in `{name}(x, 5m)`")
+        outside, self._references = self._references, None
+        try:
+            kind = "truth" if name == "count" else "number"
+            argument = None
+            if arguments:
+                argument = self.read(arguments[0]) if name == "count" else self._wants(arguments[0], kind, f"`{name}`")
+        finally:
+            self._references = outside
+        return WindowReference(self._text(node), name, argument, Span(self._duration_ns(span), tumbling))
+
+    def _lookup(self, node: ast.Call, text: str, path: tuple[str | int, ...]) -> Reference:
+        name, age_ns = _name_of(node), None
+        match [*node.args]:
+            case [ast.Constant(value=str() as quoted, kind=None)]:
+                pass
+            case [ast.Constant(value=str() as quoted, kind=None), age] if age.col_offset in self._durations:
+                age_ns = self._duration_ns(age)
+            case _:
+                raise self._refuse(node, f'write `{name}("...").field`, or `{name}("...", 30m).field`')
+        if node.keywords or not quoted:
+            raise self._refuse(node, f"`{name}` takes a quoted name, and a duration if you like")
+        if name == "device":
+            if set(quoted) & set("/+#{}"):
+                raise self._refuse(node, "a device is one level of a topic: use `latest` for a topic")
+            return DeviceReference(text, quoted, path, age_ns)
+        if set(quoted) & set("+#"):
+            raise self._refuse(node, "`latest` takes one topic, without wildcards; captured levels are fine")
+        return LatestReference(text, quoted, path, age_ns)
+
+    def _duration_ns(self, node: ast.expr) -> int:
+        seconds = duration_s(self._durations[node.col_offset])
+        if isinstance(seconds, Wrong):
+            raise self._refuse(node, str(seconds))
+        if seconds <= 0:
+            raise self._refuse(node, "this must be longer than zero")
+        return round(seconds * 1e9)
+
+
+def _name_of(node: ast.Call) -> str:
+    return node.func.id if isinstance(node.func, ast.Name) else ""
 
 
 def _without_texts(line: str) -> str:

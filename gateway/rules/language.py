@@ -10,17 +10,21 @@ decided by fingerprints: a rule whose text is the same, wherever in whatever fil
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.config.document import Mark, Problems, parse_file, plain
-from gateway.config.section import Section
+from gateway.config.section import Section, did_you_mean
+from gateway.mqtt.topics import compile_filter
 from gateway.rules import checks
 from gateway.rules.actuators import actuator_limits
 from gateway.rules.compiled import Rule, RuleSet
+from gateway.rules.plans import EmitPlan
 from gateway.rules.rule_reader import read_rule
 from gateway.rules.thermostat_reader import read_thermostat
+from gateway.rules.trigger_reader import Site
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +34,12 @@ if TYPE_CHECKING:
     from gateway.rules.thermostat_rule import Thermostat
 
 
-def load_rules(paths: Sequence[Path]) -> RuleSet:
+def load_rules(paths: Sequence[Path], site: Site | None = None) -> RuleSet:
     """Read, compile and check rule files as one set.
 
     Args:
         paths: the files, in the order in which their rules are to be asked.
+        site: what they have to know of the gateway; None: one in UTC, nowhere, that stores all topics.
 
     Returns:
         The set, with its warnings.
@@ -43,9 +48,10 @@ def load_rules(paths: Sequence[Path]) -> RuleSet:
         ConfigError: with every problem of every file.
     """
     problems = Problems()
-    files = _Files(problems)
+    files = _Files(problems, site or Site())
     for path in paths:
         files.read(path)
+    files.listen()
     for rule, message in checks.loops(files.rules):
         problems.add(files.marks[rule.id], message)
     problems.raise_if_any()
@@ -56,13 +62,15 @@ def load_rules(paths: Sequence[Path]) -> RuleSet:
         warnings=(*files.warnings, *checks.shared_actuators(everyone)),
         actuators=actuator_limits(files.rules, files.thermostats),
         recipients=checks.recipients(files.rules, files.thermostats),
+        topics=files.site.topics,
     )
 
 
 class _Files:
     """What the files read so far hold."""
 
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: Problems, site: Site) -> None:
+        self.site = site
         self.rules: list[Rule] = []
         self.thermostats: list[Thermostat] = []
         self.warnings: list[str] = []
@@ -76,7 +84,7 @@ class _Files:
         top = Section(node, self._problems, Mark(str(path), 1, 1))
         for entry in top.each("rules"):
             section = Section(entry, self._problems, top.at("rules"))
-            rule = read_rule(section, _fingerprint(entry), self.warnings)
+            rule = read_rule(section, _fingerprint(entry), self.warnings, self.site)
             if self._is_new(section) and rule is not None:
                 self.rules.append(rule)
         for entry in top.each("thermostats"):
@@ -85,6 +93,21 @@ class _Files:
             if self._is_new(section) and thermostat is not None:
                 self.thermostats.append(thermostat)
         top.done()
+
+    def listen(self) -> None:
+        """Find the topics of what rules emit for those that listen to a rule by its id."""
+        emitted = {rule.id: [plan for plan in rule.plans if isinstance(plan, EmitPlan)] for rule in self.rules}
+        for index, rule in enumerate(self.rules):
+            topics = []
+            for name in rule.heard:
+                found = [compile_filter(plan.topic.source) for plan in emitted.get(name, ())]
+                if not found:
+                    known = did_you_mean(name, [each for each, plans in emitted.items() if plans])
+                    self._problems.add(
+                        self.marks[rule.id], f"`{rule.id}` listens to `{name}`, which emits nothing{known}"
+                    )
+                topics += found
+            self.rules[index] = replace(rule, topics=rule.topics + tuple(topics), heard=())
 
     def _is_new(self, section: Section) -> bool:
         """Whether no rule of this id has been read before. The id itself has been judged by its reader."""

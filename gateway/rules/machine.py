@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.model import MAX_HOPS, Action, Decision, Emit
+from gateway.model import MAX_HOPS, Action, Decision, Emit, Set
 from gateway.rules.trace import Trace
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Machine:
         "owner",
         "queued_ns",
         "rank",
+        "shadow",
         "world",
     )
 
@@ -79,6 +80,21 @@ class Machine:
         """The instant that `n` numbers."""
         self.n = 0
         self.loops_cut = 0
+        self.shadow = False
+        """On trial: what it decides is recorded, and nobody acts on it."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing would be lost with it but memory."""
+        return False
+
+    def plan(self, now_ns: int, *, moved: bool) -> None:
+        """The engine has just begun; or (`moved`) the wall clock has become known or has jumped."""
+
+    def refused(self, decision_id: str, state: str, now_ns: int, out: list[Decision]) -> None:
+        """A command has not done what it was to do: it was denied, came too late, or nobody confirmed it."""
+        del out
+        self.tell("refused", f"{decision_id} was {state}", "", None, now_ns)
 
     def tell(self, what: str, detail: str, readings: str, seq: int | None, now_ns: int) -> None:
         """Tell the trace, if there is one, of a change or a near miss. See `gateway.rules.trace`."""
@@ -94,10 +110,13 @@ class Machine:
         for action in actions:
             if isinstance(action, Emit) and action.hops > MAX_HOPS:
                 self.loops_cut += 1
+                self.tell("looped", f"`{action.topic}` not emitted: {MAX_HOPS} rules stand behind it", "", seq, now_ns)
                 continue
+            if isinstance(action, Set) and not self.shadow:
+                self.world.variables[action.name] = action.value
             name = f"{self.owner}/{self.key}/{now_ns}/{self.n}"
             self.n += 1
-            out.append(Decision(name, self.owner, self.key, action, now_ns, seq, because))
+            out.append(Decision(name, self.owner, self.key, action, now_ns, seq, because, self.shadow))
 
 
 def duration(duration_ns: int) -> str:

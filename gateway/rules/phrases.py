@@ -17,6 +17,7 @@ from gateway.rules.template import Template, compile_template, compile_topic
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from gateway.config.document import Problems, Scalar
     from gateway.config.section import Section
 
 T = TypeVar("T")
@@ -42,10 +43,22 @@ def read_filter(section: Section, key: str) -> TopicFilter | None:
         return None
 
 
+def filter_of(node: Scalar, problems: Problems) -> TopicFilter | None:
+    """A topic filter that is an item of a list, or a value of more than one shape."""
+    if not isinstance(node.value, str) or not node.value:
+        problems.add(node.mark, "a topic filter is a text, such as devices/{device}/climate")
+        return None
+    try:
+        return compile_filter(node.value)
+    except ValueError as error:
+        problems.add(node.mark, str(error))
+        return None
+
+
 def read_condition(section: Section, key: str, captures: Collection[str]) -> Expression | None:
-    """An expression that is true or false."""
+    """An expression that is true or false. It may look beyond the event."""
     names = (*captures, _IMPLICIT)
-    return _compiled(section, key, section.text(key), lambda source: compile_condition(source, names))
+    return _compiled(section, key, section.text(key), lambda source: compile_condition(source, names, beyond=True))
 
 
 def read_value(section: Section, key: str) -> Expression | None:
@@ -53,10 +66,18 @@ def read_value(section: Section, key: str) -> Expression | None:
     return _compiled(section, key, section.text(key, required=True), compile_value)
 
 
+def read_optional_value(section: Section, key: str, captures: Collection[str]) -> Expression | None:
+    """An expression of any kind over an event's fields and captures, if there is one."""
+    names = (*captures, _IMPLICIT)
+    return _compiled(section, key, section.text(key), lambda source: compile_value(source, names))
+
+
 def read_text(section: Section, key: str, captures: Collection[str]) -> Template | None:
     """A text with `{expressions}`, required."""
     names = (*captures, _IMPLICIT)
-    return _compiled(section, key, section.text(key, required=True), lambda source: compile_template(source, names))
+    return _compiled(
+        section, key, section.text(key, required=True), lambda source: compile_template(source, names, beyond=True)
+    )
 
 
 def read_topic(section: Section, key: str, captures: Collection[str]) -> Template | None:

@@ -9,15 +9,17 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from gateway.model import Action, Command, Emit, Expect, Notify, Publish
+from gateway.model import Action, Command, Emit, Expect, Notify, Publish, Set
 from gateway.rules.template import Template, compile_template
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+    from gateway.rules.expression import Expression
 
 _encode = msgspec.json.Encoder().encode
 
@@ -32,7 +34,7 @@ def compile_shape(plain: Any, captures: Collection[str]) -> Shape:
         ExpressionError: in one of them.
     """
     if isinstance(plain, str):
-        template = compile_template(plain, captures)
+        template = compile_template(plain, captures, beyond=True)
         return template.text({}, {}) if template.constant else template
     if isinstance(plain, dict):
         return {key: compile_shape(value, captures) for key, value in plain.items()}
@@ -82,6 +84,10 @@ class Payload:
             return self.shape.text(fields, captured).encode("utf-8", "replace")
         value = _fill(self.shape, fields, captured)
         return value.encode("utf-8", "replace") if isinstance(value, str) and not self.json else _encode(value)
+
+    def value(self, fields: dict[str, Any], captured: dict[str, str]) -> Any:
+        """What it holds for one event, not yet written as bytes."""
+        return _fill(self.shape, fields, captured)
 
     def templates(self) -> Iterator[Template]:
         """The texts in it that depend on the event."""
@@ -141,6 +147,23 @@ class EmitPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPlan:
+    """`set`, for one variable."""
+
+    name: str
+    value: Payload
+
+    def render(self, fields: dict[str, Any], captured: dict[str, str], hops: int) -> Set:
+        """The action for one event."""
+        del hops
+        return Set(self.name, self.value.value(fields, captured))
+
+    def templates(self) -> Iterator[Template]:
+        """Every text that depends on the event."""
+        yield from self.value.templates()
+
+
+@dataclass(frozen=True, slots=True)
 class ExpectPlan:
     """`expect`: how the device confirms."""
 
@@ -148,6 +171,14 @@ class ExpectPlan:
     where: str
     within_s: float
     retries: int
+
+
+class RunTimes(NamedTuple):
+    """What a command's actuator is held to, in nanoseconds."""
+
+    min_on_ns: int = 0
+    min_off_ns: int = 0
+    max_on_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +190,7 @@ class CommandPlan:
     state: str | None
     expect: ExpectPlan | None
     otherwise: tuple[PublishPlan | NotifyPlan | EmitPlan, ...]
+    limits: RunTimes | None = None
 
     def render(self, fields: dict[str, Any], captured: dict[str, str], hops: int) -> Command:
         """The action for one event."""
@@ -182,7 +214,14 @@ class CommandPlan:
         return self.topic.constant and all(template.constant for template in self.templates())
 
 
-Plan: TypeAlias = PublishPlan | NotifyPlan | EmitPlan | CommandPlan
+Plan: TypeAlias = PublishPlan | NotifyPlan | EmitPlan | CommandPlan | SetPlan
+
+
+class Step(NamedTuple):
+    """A stretch of a sequence of actions: what is done at once, and how long to wait before the next stretch."""
+
+    plans: tuple[Plan, ...]
+    wait_ns: int = 0
 
 
 def summary(plan: Plan) -> str:
@@ -196,12 +235,13 @@ def summary(plan: Plan) -> str:
             return f"publish {topic.source}"
         case EmitPlan(topic):
             return f"emit {topic.source}"
+        case SetPlan(name):
+            return f"set {name}"
 
 
-def roots(plans: Collection[Plan]) -> set[str]:
-    """Names of the payload fields that the plans insert."""
-    inserts = [insert for plan in plans for template in plan.templates() for insert in template.inserts]
-    return {str(field.path[0]) for insert in inserts for field in insert.expression.fields if not field.captured}
+def expressions(plans: Collection[Plan]) -> list[Expression]:
+    """What the plans insert into their texts."""
+    return [insert.expression for plan in plans for template in plan.templates() for insert in template.inserts]
 
 
 __all__ = [
@@ -213,7 +253,10 @@ __all__ = [
     "Payload",
     "Plan",
     "PublishPlan",
+    "RunTimes",
+    "SetPlan",
+    "Step",
     "compile_shape",
-    "roots",
+    "expressions",
     "summary",
 ]

@@ -1,195 +1,349 @@
-"""One rule for one key.
+"""What machines of rules share, whether a rule has phases (`level_machine`) or only fires (`edge_machine`).
 
-                  when is true                    held for `for`
-      INACTIVE ─────────────────▶ PENDING ─────────────────────────▶ ACTIVE      (then)
-         ▲   ◀─── when is false ─────┘                                  │
-         │   ◀─── silent ────────────┘                                  │
-         └───────── until is true, or when is false, or silent ─────────┘        (finally)
+- what the rule looks at beyond the event: windows, other devices, variables;
+- when an event happened, if it says so itself, and whether that is too long ago to act upon;
+- the event that must have come before (`after`, `within`);
+- sequences with waits in them, and what a trigger does while one is under way (`mode`);
+- the breaker: a rule that fires too often is held back.
 
 Invariants:
-- An event whose condition is unknown is as no event: it moves nothing and does not break the silence. While the latest
-  one was unknown, `for` goes on counting, but only a known one completes it.
-- Silence of `stale_after` ends PENDING, and ends ACTIVE if the rule drives an actuator. At the same instant silence
-  comes before completion, and both come before an event.
+- A rule that uses none of this pays one comparison per event for it.
+- What is looked at is computed anew whenever it is asked for, at the time of asking: nothing of it is state, but for
+  the samples of windows and the values of watches.
+- An event that is too old triggers nothing; nor does it count as heard.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gateway.rules import logic
+from gateway.rules.codegen import compile_tree
 from gateway.rules.expression import show
-from gateway.rules.machine import FAR, Machine, Status, duration
+from gateway.rules.machine import FAR, Machine, duration
 from gateway.rules.plans import CommandPlan, Plan
+from gateway.rules.references import VariableReference, WindowReference
+from gateway.rules.windows import AGGREGATES, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from gateway.model import Action, Command, Decision
+    from gateway.rules.codegen import Evaluate
     from gateway.rules.compiled import Rule
-    from gateway.rules.world import World
+    from gateway.rules.references import Reference
+    from gateway.rules.windows import Aggregate
+    from gateway.rules.world import Looked, World
 
-INACTIVE, PENDING, ACTIVE = 0, 1, 2
-_PHASES = ("inactive", "pending", "active")
+MINUTE_NS = 60_000_000_000
+RETRY_NS = 30_000_000_000
+"""After so long what an actuator was denied is asked for again."""
+_AHEAD_NS = 300_000_000_000
+_MILLISECONDS = 1e11
+"""A time since 1970 beyond this is in milliseconds: as seconds it would lie in the year 5138."""
+
+
+class Run(msgspec.Struct, array_like=True):
+    """A sequence under way: what triggered it, and what comes next."""
+
+    step: int
+    due_ns: int
+    fields: dict[str, Any]
+    captured: dict[str, str]
+    hops: int
+    seq: int | None
+    because: str
 
 
 class RuleMachine(Machine):
-    """A rule for one key."""
+    """See the module."""
 
-    __slots__ = ("_over", "_when", "fields", "hops", "known", "phase", "rule", "seen_ns", "since_ns")
+    __slots__ = (
+        "_aggregates",
+        "_careful",
+        "_looks",
+        "began_ns",
+        "fields",
+        "followed_ns",
+        "hops",
+        "queue",
+        "recent_ns",
+        "rule",
+        "runs",
+        "seen_ns",
+        "windows",
+    )
 
     def __init__(self, rule: Rule, rank: int, key: str, world: World) -> None:
         super().__init__(rule.id, rank, key, world)
         self.rule = rule
-        self._when = None if rule.when is None else rule.when.evaluate
-        self._over = None if rule.until is None else rule.until.evaluate
-        self.phase = INACTIVE
-        self.since_ns = 0
-        self.seen_ns = -1
-        """When the latest known reading came; negative: there was none."""
-        self.known = False
-        """Whether the latest reading was one."""
-        self.hops = 0
+        self.shadow = rule.shadow
         self.fields: dict[str, Any] = {}
+        """Of the latest event that counted."""
+        self.hops = 0
+        self.seen_ns = -1
+        """When it came; negative: there was none."""
+        self.began_ns = -1
+        """When `then` was last begun; negative: never."""
+        self.followed_ns = -1
+        """When what this rule follows last came; negative: not since it last began."""
+        self.recent_ns: list[int] = []
+        """When it fired within the last minute, if that is limited."""
+        self.runs: list[Run] = []
+        self.queue: list[Run] = []
+        spans = [reference for reference in rule.references if isinstance(reference, WindowReference)]
+        self.windows = [Window(reference.span) for reference in spans]
+        self._aggregates = [_aggregate(reference) for reference in spans]
+        self._looks = [reference for reference in rule.references if not isinstance(reference, WindowReference)]
+        self._careful = bool(rule.references) or rule.time is not None or rule.follows is not None
 
-    def event(
-        self,
-        source: int,
-        fields: dict[str, Any],
-        captured: dict[str, str],
-        hops: int,
-        seq: int,
-        now_ns: int,
-        out: list[Decision],
+    @property
+    def is_quiet(self) -> bool:  # noqa: D102 - as in Machine
+        return not self.runs
+
+    # What an event brings.
+
+    def prepare(
+        self, source: int, fields: dict[str, Any], captured: dict[str, str], seq: int, now_ns: int
+    ) -> dict[str, Any] | None:
+        """For rules that look beyond the event: all that its expressions may read.
+
+        Returns:
+            None if the event is none of its triggers: it is too old, or what the rule follows.
+        """
+        rule = self.rule
+        at_ns = now_ns if rule.time is None else self._happened_ns(fields, captured, seq, now_ns)
+        if at_ns is None:
+            return None
+        if source >= len(rule.topics):
+            follows = rule.follows
+            assert follows is not None, "the only source behind the triggers"
+            if follows.when is None or follows.when.evaluate(fields, captured) is True:
+                self.followed_ns = at_ns
+            return None
+        for (_, sample, _), window in zip(self._aggregates, self.windows, strict=True):
+            value = 1 if sample is None else sample(fields, captured)
+            if value is not False and logic.known(value):
+                window.add(at_ns, value)
+        return self.view(fields, captured, now_ns)
+
+    def view(self, fields: dict[str, Any], captured: dict[str, str], now_ns: int) -> dict[str, Any]:
+        """An event's fields, and beside them what the rule looks at beyond the event, as it is now."""
+        references = self.rule.references
+        if not references:
+            return fields
+        seen: dict[str, Any] = {**fields}
+        for (name, _, aggregate), window in zip(self._aggregates, self.windows, strict=True):
+            seen[name] = aggregate(window.values(now_ns))
+        for reference in self._looks:
+            seen[reference.text] = self._look_at(reference, captured, now_ns)
+        return seen
+
+    def _look_at(self, reference: Reference, captured: dict[str, str], now_ns: int) -> Any:
+        if isinstance(reference, VariableReference):
+            return self.world.variables.get(reference.name)
+        assert not isinstance(reference, WindowReference), "windows are this machine's own"
+        age_ns = self.rule.stale_after_ns if reference.age_ns is None else reference.age_ns
+        return self.world.watch(reference).value(captured, now_ns, age_ns)
+
+    def _happened_ns(self, fields: dict[str, Any], captured: dict[str, str], seq: int, now_ns: int) -> int | None:
+        """When the event happened, on the log's clock; None if that is longer ago than `max_age`."""
+        rule = self.rule
+        assert rule.time is not None, "asked by whoever calls"
+        at_ns, wall_ns = _since_1970_ns(rule.time.evaluate(fields, captured)), self.world.wall_ns(now_ns)
+        if at_ns is None or wall_ns is None:
+            return now_ns
+        age_ns = wall_ns - at_ns
+        if age_ns > rule.max_age_ns:
+            detail = f"the event is {duration(age_ns)} old, max_age is {duration(rule.max_age_ns)}"
+            self.tell("late", detail, rule.time.readings(fields, captured), seq, now_ns)
+            return None
+        if age_ns < -_AHEAD_NS:
+            detail = f"the event says that it lies {duration(-age_ns)} ahead: it counts from its arrival"
+            self.tell("late", detail, rule.time.readings(fields, captured), seq, now_ns)
+        return now_ns - max(age_ns, 0)
+
+    # Beginning.
+
+    def may_begin(self, view: dict[str, Any], captured: dict[str, str], seq: int | None, now_ns: int) -> str:
+        """Why `then` may not begin now: `unarmed`, `gated`, `cooling` or `storm`. Empty if it may."""
+        rule = self.rule
+        what = detail = ""
+        if rule.follows is not None and not self._has_followed(now_ns):
+            what = "unarmed"
+            detail = f"nothing came on {rule.follows.on.text} within {duration(rule.follows.within_ns)} before"
+        elif rule.gate is not None and rule.gate.evaluate(view, captured) is not True:
+            what, detail = "gated", f"`{rule.gate.source}` does not hold"
+        elif self.free_ns > now_ns:
+            cools = self.began_ns >= 0 and now_ns < self.began_ns + rule.cooldown_ns
+            what = "cooling" if cools else "storm"
+            limit = f"{rule.most_per_minute} firings within a minute"
+            detail = f"cooldown of {duration(rule.cooldown_ns)}" if cools else limit
+            self.world.storms += not cools
+        if what:
+            self.tell(what, detail, self.readings(view, captured), seq, now_ns)
+        return what
+
+    @property
+    def free_ns(self) -> int:
+        """Until when cooldown and breaker hold it back."""
+        rule = self.rule
+        free_ns = self.began_ns + rule.cooldown_ns if self.began_ns >= 0 else 0
+        if rule.most_per_minute is not None and len(self.recent_ns) >= rule.most_per_minute:
+            free_ns = max(free_ns, self.recent_ns[-rule.most_per_minute] + MINUTE_NS)
+        return free_ns
+
+    def _has_followed(self, now_ns: int) -> bool:
+        follows = self.rule.follows
+        assert follows is not None, "asked by whoever calls"
+        return self.followed_ns >= 0 and now_ns - self.followed_ns <= follows.within_ns
+
+    def begin(
+        self, view: dict[str, Any], captured: dict[str, str], because: str, seq: int | None, now_ns: int, out: list[Any]
     ) -> None:
-        """A fresh event has come."""
-        del source
-        phase = self.phase
-        when = self._when
-        if phase == ACTIVE and self._over is not None:
-            holds = logic.negation(self._over(fields, captured))
-        else:
-            holds = True if when is None else when(fields, captured)
-        if holds is None:
-            self.known = False
-            self._set_due()
-            return
-        self.fields = fields
-        self.captured = captured
-        self.hops = hops
-        self.seen_ns = now_ns
-        self.known = True
-        if holds:
-            self._hold(seq, now_ns, out)
-        elif phase != INACTIVE:
-            self._end("" if phase == PENDING else self._reason_over(), seq, now_ns, out)
-
-    def wake(self, now_ns: int, out: list[Decision]) -> None:
-        """The deadline has come."""
-        stale_after_ns = self.rule.stale_after_ns
-        if stale_after_ns is not None and now_ns >= self.seen_ns + stale_after_ns:
-            self.known = False
-            self._end(f"no known reading for {duration(stale_after_ns)}", None, now_ns, out)
-            return
-        self._begin(None, now_ns, out)
-        self._set_due()
-
-    def forget(self, now_ns: int, out: list[Decision]) -> None:
-        """Room is needed for other keys: what it began is ended first."""
-        self._end("forgotten to make room for other keys", None, now_ns, out)
-
-    def assertion(self) -> tuple[list[Command], str]:
-        """The commands that its present phase calls for, and why."""
-        if self.phase != ACTIVE:
-            return [], ""
-        plans = (plan for plan in self.rule.then if isinstance(plan, CommandPlan))
-        return [plan.render(self.fields, self.captured, self.hops) for plan in plans], "the rule was active before"
-
-    def safe(self) -> list[Command]:
-        """The commands that would end what it has begun."""
-        if self.phase != ACTIVE:
-            return []
-        return [plan.render(self.fields, self.captured, self.hops) for plan in self.rule.releases]
-
-    def status(self, now_ns: int) -> Status:
-        """Where it stands."""
-        stale_after_ns = self.rule.stale_after_ns
-        is_stale = stale_after_ns is not None and now_ns >= self.seen_ns + stale_after_ns
-        is_unknown = self._when is not None and (not self.known or is_stale)
-        return Status(
-            rule=self.owner,
-            key=self.key,
-            phase="unknown" if is_unknown and self.phase != ACTIVE else _PHASES[self.phase],
-            since_ns=self.since_ns,
-            seen_ns=None if self.seen_ns < 0 else self.seen_ns,
-            fired_ns=self.fired_ns,
-            firings=self.firings,
-            readings=self._readings(),
-        )
-
-    def dump(self) -> list[Any]:
-        """The state, for a snapshot."""
-        kept = {name: value for name, value in self.fields.items() if name in self.rule.roots}
-        mine = [self.phase, self.since_ns, self.seen_ns, self.known, self.hops, kept]
-        return [self.captured, self.firings, self.fired_ns, self.n_ns, self.n, *mine]
-
-    def load(self, state: list[Any]) -> None:
-        """Take up the state that `dump` gave."""
-        self.captured, self.firings, self.fired_ns, self.n_ns, self.n, *mine = state
-        self.phase, self.since_ns, self.seen_ns, self.known, self.hops, self.fields = mine
-        self._set_due()
-
-    def _hold(self, seq: int, now_ns: int, out: list[Decision]) -> None:
-        if self._when is None:
-            self._begin(seq, now_ns, out)
-            return
-        if self.phase == INACTIVE:
-            self.phase, self.since_ns = PENDING, now_ns
-        if self.phase == PENDING and now_ns - self.since_ns >= self.rule.for_ns:
-            self._begin(seq, now_ns, out)
-        self._set_due()
-
-    def _set_due(self) -> None:
-        phase, due = self.phase, FAR
-        if phase == INACTIVE:
-            self.due_ns = FAR
-            return
+        """Do what `then` says, or begin with it."""
         rule = self.rule
-        if phase == PENDING and self.known:
-            due = self.since_ns + rule.for_ns
-        if rule.stale_after_ns is not None and (phase == PENDING or rule.drives):
-            due = min(due, self.seen_ns + rule.stale_after_ns)
-        self.due_ns = due
-
-    def _begin(self, seq: int | None, now_ns: int, out: list[Decision]) -> None:
-        rule = self.rule
-        if rule.when is None:
-            because = f"an event came: {self._readings()}" if rule.roots else "an event came"
-        else:
-            self.phase, self.since_ns = ACTIVE, now_ns
-            held = f" for {duration(rule.for_ns)}" if rule.for_ns else ""
-            because = f"{rule.when.source}{held}: {self._readings()}"
+        run = None
+        if len(rule.steps) > 1:
+            kept = {name: value for name, value in self.fields.items() if name in rule.roots}
+            run = Run(0, now_ns, kept, captured, self.hops, seq, because)
+            if not self._has_room(run, now_ns):
+                return
         self.firings += 1
-        self.fired_ns = now_ns
-        self.decide(self._render(rule.then), because, seq, now_ns, out)
+        self.fired_ns = self.began_ns = now_ns
+        self.followed_ns = -1
+        if rule.most_per_minute is not None:
+            self.recent_ns = [at_ns for at_ns in self.recent_ns if at_ns > now_ns - MINUTE_NS]
+            self.recent_ns.append(now_ns)
+        self.tell("fired", because, self.readings(view, captured), seq, now_ns)
+        if run is None:
+            self.decide(self._render(rule.steps[0].plans, view, captured), because, seq, now_ns, out)
+        elif self.runs and rule.mode == "queued":
+            self.queue.append(run)
+        else:
+            self.runs.append(run)
+            self._step(run, now_ns, out)
 
-    def _end(self, because: str, seq: int | None, now_ns: int, out: list[Decision]) -> None:
-        was = self.phase
-        self.phase, self.since_ns, self.due_ns = INACTIVE, now_ns, FAR
-        if was == ACTIVE:
-            self.decide(self._render(self.rule.finally_), because, seq, now_ns, out)
+    # Sequences.
 
-    def _render(self, plans: Iterable[Plan]) -> list[Action]:
-        return [plan.render(self.fields, self.captured, self.hops) for plan in plans]
+    @property
+    def step_ns(self) -> int:
+        """When the next stretch of a sequence begins."""
+        return min((run.due_ns for run in self.runs), default=FAR)
 
-    def _reason_over(self) -> str:
+    def go_on(self, now_ns: int, out: list[Decision]) -> None:
+        """Take the steps of sequences that are due."""
+        while self.step_ns <= now_ns:
+            run = min(self.runs, key=lambda each: each.due_ns)
+            self._step(run, now_ns, out)
+
+    def cancel(self) -> None:
+        """Nothing of what is under way goes on."""
+        self.runs.clear()
+        self.queue.clear()
+
+    def _has_room(self, run: Run, now_ns: int) -> bool:
+        """Whether a sequence may begin, or wait for its turn, beside those under way."""
+        rule, count = self.rule, len(self.runs) + len(self.queue)
+        if rule.mode == "restart":
+            self.cancel()
+        elif count >= (1 if rule.mode == "single" else rule.most_runs):
+            self.tell("dropped", f"mode {rule.mode}: {count} under way", "", run.seq, now_ns)
+            return False
+        elif count and rule.mode == "queued":
+            self.tell("queued", f"{count} before it", "", run.seq, now_ns)
+        return True
+
+    def _step(self, run: Run, now_ns: int, out: list[Decision]) -> None:
+        step = self.rule.steps[run.step]
+        view = self.view(run.fields, run.captured, now_ns)
+        actions = [plan.render(view, run.captured, run.hops) for plan in step.plans]
+        self.decide(actions, run.because, run.seq, now_ns, out)
+        run.step += 1
+        run.due_ns = now_ns + step.wait_ns
+        if run.step == len(self.rule.steps):
+            self.runs.remove(run)
+            if self.queue and not self.runs:
+                following = self.queue.pop(0)
+                following.due_ns = now_ns
+                self.runs.append(following)
+
+    # What others ask.
+
+    def unfinished(self) -> Iterator[Command]:
+        """What sequences under way would still switch off."""
+        for run in self.runs:
+            for step in self.rule.steps[run.step :]:
+                for plan in step.plans:
+                    if isinstance(plan, CommandPlan) and plan.state == "off":
+                        yield plan.render(run.fields, run.captured, run.hops)
+
+    def under_way(self) -> Iterator[Command]:
+        """What sequences under way last commanded, one for each actuator."""
+        for run in self.runs:
+            done = [plan for step in self.rule.steps[: run.step] for plan in step.plans]
+            last = {
+                command.topic: command
+                for plan in done
+                if isinstance(plan, CommandPlan) and (command := plan.render(run.fields, run.captured, run.hops))
+            }
+            yield from last.values()
+
+    def readings(self, view: dict[str, Any], captured: dict[str, str]) -> str:
+        """What it reads and what stood there, for a person."""
         rule = self.rule
-        assert rule.when is not None
-        over = f"not ({rule.when.source})" if rule.until is None else rule.until.source
-        return f"{over}: {self._readings()}"
+        conditions = [each for each in (rule.when, rule.gate) if each is not None]
+        if conditions:
+            return ", ".join(filter(None, (each.readings(view, captured) for each in conditions)))
+        return ", ".join(f"{name} = {show(view.get(name))}" for name in sorted(rule.roots))
 
-    def _readings(self) -> str:
-        rule = self.rule
-        if rule.when is None:
-            return ", ".join(f"{name} = {show(self.fields.get(name))}" for name in sorted(rule.roots))
-        return rule.when.readings(self.fields, self.captured)
+    def dump_shared(self) -> list[Any]:
+        """The state that all machines of rules have, for a snapshot."""
+        kept = {name: value for name, value in self.fields.items() if name in self.rule.roots}
+        runs, queue = ([msgspec.to_builtins(run) for run in runs] for runs in (self.runs, self.queue))
+        windows = [window.dump() for window in self.windows]
+        return [
+            *(self.captured, self.firings, self.fired_ns, self.n_ns, self.n),
+            *(kept, self.hops, self.seen_ns, self.began_ns, self.followed_ns),
+            *(self.recent_ns, runs, queue, windows),
+        ]
+
+    def load_shared(self, state: list[Any]) -> None:
+        """Take up the state that `dump_shared` gave."""
+        self.captured, self.firings, self.fired_ns, self.n_ns, self.n, *mine = state
+        self.fields, self.hops, self.seen_ns, self.began_ns, self.followed_ns, *mine = mine
+        self.recent_ns, runs, queue, windows = mine
+        self.runs, self.queue = ([msgspec.convert(run, Run) for run in each] for each in (runs, queue))
+        for window, kept in zip(self.windows, windows, strict=True):
+            window.load(kept)
+
+    def _render(self, plans: Iterable[Plan], view: dict[str, Any], captured: dict[str, str]) -> list[Action]:
+        return [plan.render(view, captured, self.hops) for plan in plans]
+
+
+def watched(rule: Rule) -> list[Looked]:
+    """What a rule looks at that is not of its own making: other topics, other devices."""
+    return [each for each in rule.references if not isinstance(each, WindowReference | VariableReference)]
+
+
+def _aggregate(reference: WindowReference) -> tuple[str, Evaluate | None, Aggregate]:
+    sample = None if reference.argument is None else compile_tree(reference.argument)
+    return reference.text, sample, AGGREGATES[reference.function]
+
+
+def _since_1970_ns(value: Any) -> int | None:
+    """What an event says of its time: seconds or milliseconds since 1970, or ISO 8601; None if it is neither."""
+    if isinstance(value, str):
+        try:
+            when = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+        return int(when.timestamp() * 1e6) * 1_000
+    number = logic.number(value)
+    if number is None or not 0 < number < _MILLISECONDS * 1e3:
+        return None
+    return int(number * 1e6) if number > _MILLISECONDS else int(number * 1e9)

@@ -77,8 +77,13 @@ class Template:
         return self.text(fields, captured)
 
 
-def compile_template(source: str, captures: Collection[str] = ()) -> Template:
+def compile_template(source: str, captures: Collection[str] = (), *, beyond: bool = False) -> Template:
     """Compile a text.
+
+    Args:
+        source: the text.
+        captures: names of captured levels.
+        beyond: its expressions may look beyond the event (`gateway.rules.references`).
 
     Raises:
         ExpressionError: with the column within the whole text. Nothing else.
@@ -94,7 +99,7 @@ def compile_template(source: str, captures: Collection[str] = ()) -> Template:
                 parts.append(piece)
             continue
         try:
-            parts.append(_insert(piece, captures))
+            parts.append(_insert(piece, captures, beyond=beyond))
         except ExpressionError as error:
             raise ExpressionError(str(error), start + error.column) from None
     return Template(source, tuple(parts))
@@ -118,14 +123,14 @@ def compile_topic(source: str, captures: Collection[str]) -> Template:
     return template
 
 
-def _insert(piece: str, captures: Collection[str]) -> Insert:
+def _insert(piece: str, captures: Collection[str], *, beyond: bool) -> Insert:
     before, colon, form = piece.rpartition(":")
     if not colon or "'" in form or '"' in form:
-        return Insert(compile_value(piece, captures), None)
+        return Insert(compile_value(piece, captures, beyond=beyond), None)
     found = _DECIMALS.fullmatch(form)
     if not found:
         raise ExpressionError("after `:` stands a number format such as `.1f`", len(before) + 2)
-    return Insert(compile_value(before, captures), int(found[1]))
+    return Insert(compile_value(before, captures, beyond=beyond), int(found[1]))
 
 
 def _pieces(source: str) -> Iterator[tuple[int, str, bool]]:

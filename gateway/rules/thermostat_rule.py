@@ -32,6 +32,11 @@ class Thermostat:
         return (self.on,)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """No captured levels: there is one machine."""
+        return ()
+
+    @property
     def safe(self) -> tuple[Command, ...]:
         """What to send when nobody will be there to think: what `on_stale` says."""
         match self.limits.on_stale:

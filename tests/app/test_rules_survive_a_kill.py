@@ -14,6 +14,7 @@ rules:
     when: temperature > 30
     for: 4s
     stale_after: 10m
+    on_stale: off
     then:
       - emit: {topic: "alerts/{device}", payload: {warm: true}}
       - command: {topic: devices/fan/fan/set, payload: {state: "ON"}, state: "on"}

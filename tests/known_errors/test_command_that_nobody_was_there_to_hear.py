@@ -17,6 +17,7 @@ rules:
     on: devices/{device}/climate
     when: temperature < 3
     stale_after: 10m
+    on_stale: off
     then: [{command: {topic: devices/hall/heater/set, payload: {state: "ON"}, state: "on"}}]
     finally: [{command: {topic: devices/hall/heater/set, payload: {state: "OFF"}, state: "off"}}]
 """

@@ -23,6 +23,7 @@ RULES = """
         when: t > 25 or wet == true
         for: 3s
         stale_after: 5s
+        on_stale: off
         then: [{command: {topic: "d/{device}/pump", payload: {state: "ON", at: "{t}"}, state: "on"}}]
         finally: [{command: {topic: "d/{device}/pump", payload: {state: "OFF"}, state: "off"}}]
       - id: each

@@ -16,6 +16,7 @@ RULE = """
         when: v > 20
         for: {hold}s
         {until}
+        {on_stale}
         stale_after: {stale}s
         then: [{action_on}]
         finally: [{action_off}]
@@ -76,6 +77,7 @@ def test_random_lives_agree_with_the_model(load, run, seed, drives):
         hold, stale, until = rng.randrange(6), rng.randrange(1, 8), rng.random() < 0.5
         source = RULE.replace("{hold}", str(hold)).replace("{stale}", str(stale))
         source = source.replace("{until}", "until: v < 15" if until else "")
+        source = source.replace("{on_stale}", "on_stale: off" if drives else "")
         ruleset = load(source.replace("{action_on}", then).replace("{action_off}", finally_))
         for _ in range(20):
             line, model, expected = run("rules: []"), Model(hold, stale, until, drives), []

@@ -16,6 +16,7 @@ rules:
     stale_after: 10m
     then: [{command: {topic: "devices/{device}/fan/set", payload: "ON", state: "on"}}]
     finally: [{command: {topic: "devices/{device}/fan/set", payload: "OFF", state: "off"}}]
+    on_stale: off
 """
 THERMOSTAT = """
 thermostats:

@@ -160,6 +160,7 @@ PUMP = """
         when: level > 80
         until: level < 20
         stale_after: 1m
+        on_stale: off
         then: [{command: {topic: "devices/{device}/pump/set", payload: {state: "ON"}, state: "on"}}]
         finally: [{command: {topic: "devices/{device}/pump/set", payload: {state: "OFF"}, state: "off"}}]
 """

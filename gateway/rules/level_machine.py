@@ -1,0 +1,291 @@
+"""A rule with phases, for one key: it is active for as long as something holds.
+
+                  when is true                    held for `for`
+      INACTIVE ─────────────────▶ PENDING ─────────────────────────▶ ACTIVE      (then)
+         ▲   ◀─── when is false ─────┘                                  │
+         │   ◀─── silent ────────────┘                                  │
+         └── until is true, or when is false, for `keep_for`; or silent ┘        (finally)
+
+Invariants:
+- An event whose condition is unknown is as no event: it moves nothing and does not break the silence. While the latest
+  one was unknown, `for` goes on counting, but only a known one completes it.
+- Silence of `stale_after` ends PENDING, and ends ACTIVE if the rule is to end on it, whatever `keep_for` says. At the
+  same instant silence comes before completion, and both come before an event.
+- A crossing begins only where the condition has been known false before; a rule without one begins where it holds.
+- What cooldown, breaker or a wait for something else holds back stays PENDING, and begins as soon as it may if it still
+  holds then. What a gate held back is over until the condition comes anew.
+- What may change without an event (windows, other devices, variables) is looked at anew at multiples of
+  `evaluate_every` on the log's clock, for as long as the last event is worth anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway.rules import logic
+from gateway.rules.machine import FAR, Status, duration
+from gateway.rules.plans import CommandPlan
+from gateway.rules.references import VariableReference, WindowReference
+from gateway.rules.rule_machine import RETRY_NS, RuleMachine
+
+if TYPE_CHECKING:
+    from gateway.model import Command, Decision
+    from gateway.rules.compiled import Rule
+    from gateway.rules.world import World
+
+INACTIVE, PENDING, ACTIVE = 0, 1, 2
+_PHASES = ("inactive", "pending", "active")
+_LOOK_AT_LEAST_NS = 3_600_000_000_000
+
+
+class LevelMachine(RuleMachine):
+    """See the module."""
+
+    __slots__ = ("_look_for_ns", "_over", "_when", "armed", "failing_ns", "known", "phase", "retry_ns", "since_ns")
+
+    def __init__(self, rule: Rule, rank: int, key: str, world: World) -> None:
+        super().__init__(rule, rank, key, world)
+        assert rule.when is not None, "without a condition there are no phases"
+        self._when = rule.when.evaluate
+        self._over = None if rule.until is None else rule.until.evaluate
+        self._look_for_ns = _look_for_ns(rule)
+        self.phase = INACTIVE
+        self.since_ns = 0
+        self.known = False
+        """Whether the latest reading was one."""
+        self.armed = rule.crossing is None or rule.crossing.on_start
+        self.failing_ns = -1
+        """Since when it no longer holds, while it is active and kept so; negative: it holds."""
+        self.retry_ns = FAR
+        """When to command again what an actuator was denied."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing would be lost with it but memory."""
+        return self.phase == INACTIVE and not self.runs
+
+    def event(
+        self,
+        source: int,
+        fields: dict[str, Any],
+        captured: dict[str, str],
+        hops: int,
+        seq: int,
+        now_ns: int,
+        out: list[Decision],
+    ) -> None:
+        """A fresh event has come."""
+        view = fields
+        if self._careful:
+            prepared = self.prepare(source, fields, captured, seq, now_ns)
+            if prepared is None:
+                return
+            view = prepared
+        holds = self._holds(view, captured)
+        if holds is None:
+            self._is_unknown(view, captured, seq, now_ns)
+            self._set_due(now_ns)
+            return
+        self.fields = fields
+        self.captured = captured
+        self.hops = hops
+        self.seen_ns = now_ns
+        self.known = True
+        if holds or self.phase != INACTIVE:
+            self._move(holds, view, seq, now_ns, out)
+        else:
+            self.armed = True
+        if self.phase != INACTIVE or self._careful or self.runs:
+            self._set_due(now_ns)
+
+    def wake(self, now_ns: int, out: list[Decision]) -> None:
+        """The deadline has come."""
+        rule = self.rule
+        if self._listens and now_ns >= self.seen_ns + (rule.stale_after_ns or 0):
+            self.known = False
+            silent = f"no known reading for {duration(rule.stale_after_ns or 0)}"
+            self._end("stale", silent, None, now_ns, out)
+        self.go_on(now_ns, out)
+        if self._looks_again(now_ns):
+            view = self.view(self.fields, self.captured, now_ns)
+            holds = self._holds(view, self.captured)
+            if holds is None:
+                self._is_unknown(view, self.captured, None, now_ns)
+            else:
+                self.known = True
+                self._move(holds, view, None, now_ns, out)
+        if self.phase == PENDING and self.known:
+            self._complete(self.view(self.fields, self.captured, now_ns), None, now_ns, out)
+        if self.phase == ACTIVE and 0 <= self.failing_ns <= now_ns - rule.keep_ns:
+            self._end("ended", f"not for {duration(rule.keep_ns)}", None, now_ns, out)
+        if self.retry_ns <= now_ns:
+            self.retry_ns = FAR
+            commands, _ = self.assertion()
+            self.decide(commands, "said again: it was denied before", None, now_ns, out)
+        self._set_due(now_ns)
+
+    def refused(self, decision_id: str, state: str, now_ns: int, out: list[Decision]) -> None:
+        """An actuator has not been reached. What was denied is asked for again, while the rule is active."""
+        super().refused(decision_id, state, now_ns, out)
+        if state == "denied" and self.phase == ACTIVE:
+            self.retry_ns = now_ns + RETRY_NS
+            self._set_due(now_ns)
+
+    def forget(self, now_ns: int, out: list[Decision]) -> None:
+        """Room is needed for other keys: what it began is ended first."""
+        self.decide(list(self.unfinished()), "forgotten to make room for other keys", None, now_ns, out)
+        self._end("ended", "forgotten to make room for other keys", None, now_ns, out)
+
+    def assertion(self) -> tuple[list[Command], str]:
+        """The commands that its present phase calls for, and why."""
+        why = "the rule was active before"
+        if self.runs:
+            return list(self.under_way()), why
+        if self.phase != ACTIVE:
+            return [], ""
+        plans = (plan for plan in self.rule.then if isinstance(plan, CommandPlan))
+        last = {plan.topic.source: plan for plan in plans}
+        return [plan.render(self.fields, self.captured, self.hops) for plan in last.values()], why
+
+    def safe(self) -> list[Command]:
+        """The commands that would end what it has begun."""
+        unfinished = list(self.unfinished())
+        if self.phase != ACTIVE:
+            return unfinished
+        return unfinished + [plan.render(self.fields, self.captured, self.hops) for plan in self.rule.releases]
+
+    def status(self, now_ns: int) -> Status:
+        """Where it stands."""
+        stale_after_ns = self.rule.stale_after_ns
+        is_stale = stale_after_ns is not None and now_ns >= self.seen_ns + stale_after_ns
+        is_unknown = not self.known or is_stale
+        return Status(
+            rule=self.owner,
+            key=self.key,
+            phase="unknown" if is_unknown and self.phase != ACTIVE else _PHASES[self.phase],
+            since_ns=self.since_ns,
+            seen_ns=None if self.seen_ns < 0 else self.seen_ns,
+            fired_ns=self.fired_ns,
+            firings=self.firings,
+            readings=self.readings(self.view(self.fields, self.captured, now_ns), self.captured),
+        )
+
+    def dump(self) -> list[Any]:
+        """The state, for a snapshot."""
+        mine = [self.phase, self.since_ns, self.known, self.armed, self.failing_ns, self.retry_ns, self.due_ns]
+        return [mine, self.dump_shared()]
+
+    def load(self, state: list[Any]) -> None:
+        """Take up the state that `dump` gave."""
+        mine, shared = state
+        self.load_shared(shared)
+        self.phase, self.since_ns, self.known, self.armed, self.failing_ns, self.retry_ns, self.due_ns = mine
+
+    def _holds(self, view: dict[str, Any], captured: dict[str, str]) -> bool | None:
+        if self.phase == ACTIVE and self._over is not None:
+            return logic.negation(self._over(view, captured))
+        return self._when(view, captured)  # type: ignore[no-any-return]  # a condition gives a truth
+
+    def _is_unknown(self, view: dict[str, Any], captured: dict[str, str], seq: int | None, now_ns: int) -> None:
+        if self.known or self.seen_ns < 0:
+            self.tell("unknown", "the condition is neither true nor false", self.readings(view, captured), seq, now_ns)
+        self.known = False
+
+    def _move(self, holds: bool, view: dict[str, Any], seq: int | None, now_ns: int, out: list[Decision]) -> None:  # noqa: FBT001 - it is the news
+        if not holds:
+            self.armed = True
+            self._fail(view, seq, now_ns, out)
+            return
+        self.failing_ns = -1
+        if self.phase == INACTIVE:
+            if not self.armed:
+                self.tell("unarmed", "beyond the threshold already", self.readings(view, self.captured), seq, now_ns)
+                return
+            self.phase, self.since_ns = PENDING, now_ns
+            if self.rule.for_ns:
+                waits = f"for {duration(self.rule.for_ns)}"
+                self.tell("pending", waits, self.readings(view, self.captured), seq, now_ns)
+        if self.phase == PENDING:
+            self._complete(view, seq, now_ns, out)
+
+    def _fail(self, view: dict[str, Any], seq: int | None, now_ns: int, out: list[Decision]) -> None:
+        if self.phase == PENDING:
+            held = f"true for {duration(now_ns - self.since_ns)} of {duration(self.rule.for_ns)}"
+            self.tell("reset", held, self.readings(view, self.captured), seq, now_ns)
+            self.phase, self.since_ns = INACTIVE, now_ns
+        elif self.phase == ACTIVE:
+            if self.failing_ns < 0:
+                self.failing_ns = now_ns
+            if now_ns - self.failing_ns >= self.rule.keep_ns:
+                self._end("ended", self._reason_over(view), seq, now_ns, out)
+
+    def _complete(self, view: dict[str, Any], seq: int | None, now_ns: int, out: list[Decision]) -> None:
+        """Begin, if it has held for long enough and nothing holds it back."""
+        rule = self.rule
+        if now_ns - self.since_ns < rule.for_ns:
+            return
+        why_not = self.may_begin(view, self.captured, seq, now_ns)
+        if why_not:
+            if why_not in {"gated", "unarmed"}:
+                self.phase, self.since_ns, self.armed = INACTIVE, now_ns, rule.crossing is None
+            return
+        assert rule.when is not None
+        self.phase, self.since_ns, self.failing_ns = ACTIVE, now_ns, -1
+        self.armed = rule.crossing is None
+        held = f" for {duration(rule.for_ns)}" if rule.for_ns else ""
+        because = f"{rule.when.source}{held}: {rule.when.readings(view, self.captured)}"
+        self.begin(view, self.captured, because, seq, now_ns, out)
+
+    def _end(self, what: str, because: str, seq: int | None, now_ns: int, out: list[Decision]) -> None:
+        was = self.phase
+        self.phase, self.since_ns, self.failing_ns, self.retry_ns = INACTIVE, now_ns, -1, FAR
+        view = self.view(self.fields, self.captured, now_ns)
+        if was != INACTIVE:
+            self.tell(what, because, self.readings(view, self.captured), seq, now_ns)
+        if was == ACTIVE:
+            self.cancel()
+            self.decide(self._render(self.rule.finally_, view, self.captured), because, seq, now_ns, out)
+
+    def _reason_over(self, view: dict[str, Any]) -> str:
+        rule = self.rule
+        assert rule.when is not None
+        over = f"not ({rule.when.source})" if rule.until is None else rule.until.source
+        return f"{over}: {rule.when.readings(view, self.captured)}"
+
+    @property
+    def _listens(self) -> bool:
+        """Whether silence would change its phase."""
+        if self.rule.stale_after_ns is None:
+            return False
+        return self.phase == PENDING or (self.phase == ACTIVE and self.rule.ends_on_silence)
+
+    def _looks_again(self, now_ns: int) -> bool:
+        """Whether it is to be evaluated without an event, at multiples of `evaluate_every`."""
+        if not self.rule.references or self.seen_ns < 0:
+            return False
+        return self.phase == ACTIVE or now_ns - self.seen_ns <= self._look_for_ns
+
+    def _set_due(self, now_ns: int) -> None:
+        rule, phase, due = self.rule, self.phase, FAR
+        if phase == PENDING and self.known:
+            due = max(self.since_ns + rule.for_ns, self.free_ns)
+            due = due if due > now_ns else FAR
+        elif phase == ACTIVE:
+            if self.failing_ns >= 0:
+                due = self.failing_ns + rule.keep_ns
+            due = min(due, self.retry_ns)
+        if self._listens:
+            due = min(due, self.seen_ns + (rule.stale_after_ns or 0))
+        if self.runs:
+            due = min(due, self.step_ns)
+        if rule.references and self._looks_again(now_ns):
+            every_ns = rule.look_every_ns
+            due = min(due, (now_ns // every_ns + 1) * every_ns)
+        self.due_ns = due if due > now_ns else now_ns + 1
+
+
+def _look_for_ns(rule: Rule) -> int:
+    """How long after an event what it was about is looked at again."""
+    spans = [each.span.span_ns for each in rule.references if isinstance(each, WindowReference)]
+    spans += [each.age_ns or 0 for each in rule.references if not isinstance(each, WindowReference | VariableReference)]
+    return max([*spans, rule.stale_after_ns or 0, _LOOK_AT_LEAST_NS])
