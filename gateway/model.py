@@ -326,6 +326,15 @@ class Outcome(msgspec.Struct, frozen=True, tag="outcome"):
     elapsed_ns: int
 
 
+class Marker(msgspec.Struct, frozen=True, tag="marker"):
+    """Something that happened to the gateway itself and bears on its rules. Its stamp tells the clocks at that time."""
+
+    what: str
+    """`started`, `reloaded` (with other rules), `clock` (the wall clock has become known, or has jumped)."""
+    rules: dict[str, str]
+    """Rule id to fingerprint: what decides from here on."""
+
+
 class ActuatorLimits(NamedTuple):
     """What the interlock holds an actuator to, whatever rules say. Durations in seconds; None: no such limit."""
 

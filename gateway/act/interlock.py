@@ -119,11 +119,7 @@ class Interlock:
         self._limits = limits
         self.max_age_ns = int(max_age_s * 1e9)
         self._actuators: dict[str, _Actuator] = {}
-        self._capped = {
-            topic: off
-            for topic, each in limits.items()
-            if each.max_on_s is not None and (off := _off_command(each)) is not None
-        }
+        self._capped = _capped(limits)
         """What switches it off, by topic."""
         self._has_begun = False
         self._closed_because = ""
@@ -149,6 +145,13 @@ class Interlock:
         if len(sent_ns) == RATE_PER_MINUTE and now_ns - sent_ns[0] < _MINUTE_NS:
             return Deny(f"{RATE_PER_MINUTE} commands within a minute")
         return Allow()
+
+    def learn(self, limits: Mapping[str, ActuatorLimits]) -> None:
+        """Hold actuators to other limits from now on. What is known of them stays."""
+        self._limits = limits
+        self._capped = _capped(limits)
+        self._has_begun = False
+        self._plan()
 
     def close(self, because: str) -> None:
         """Let nothing pass from now on but `off`. `because`: for whoever is denied."""
@@ -295,6 +298,15 @@ class Interlock:
     def _max_on_ns(self, topic: str) -> int:
         """The cap; 0 for an actuator that has none."""
         return int((self._limits.get(topic, _NO_LIMITS).max_on_s or 0.0) * 1e9)
+
+
+def _capped(limits: Mapping[str, ActuatorLimits]) -> dict[str, Command]:
+    """Of each actuator with a `max_on`, what switches it off."""
+    return {
+        topic: off
+        for topic, each in limits.items()
+        if each.max_on_s is not None and (off := _off_command(each)) is not None
+    }
 
 
 def _off_command(limits: ActuatorLimits) -> Command | None:

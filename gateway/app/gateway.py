@@ -29,7 +29,7 @@ from gateway.act.notify import Notifier
 from gateway.act.outbox import Outbox
 from gateway.act.stage import ActStage
 from gateway.app.audit import AuditTrail
-from gateway.app.journal import Journal, decision_ids
+from gateway.app.journal import Journal, records_of
 from gateway.app.report import Reporter
 from gateway.config.settings import (
     FileSinkSettings,
@@ -68,6 +68,7 @@ _STEP_S = DRAIN_S / 3
 """No step takes more, so that one that hangs leaves time for those behind it."""
 _SINK_DRAIN_S = 3.0
 _EXPIRE_EVERY_S = 3_600.0
+_LOOK_AT_CLOCK_S = 10.0
 _CLOSE_S = 1.0
 """What the log has at least to write its last, however late it is."""
 _SINK_KINDS: dict[type[SinkSettings], str] = {
@@ -101,16 +102,15 @@ class Gateway:
         self.started_mono_ns = clock.mono_ns()
         self.ready = False
         self._caught_up = False
-        self._two_state = {topic for topic, limits in rules.actuators.items() if limits.safe is not None}
+        self._two_state = _two_state(rules)
 
         self.store = Store(settings.data_dir, settings.gateway_id, settings.log, clock, self._disk_lost, storage)
         self.journal = Journal(self.store.events)
         self.ingest = Ingest(settings.topics, self.store.events, self.store.dead_letters, self.store.committer)
         self.listener = self._build_listener()
         self.broker = self._build_broker()
-        self.engine = Engine(rules)
         self.rules = RulesStage(
-            self.engine, self.store, values_of=values_of, ids_of=decision_ids, record=self.journal.record
+            Engine(rules), self.store, values_of=values_of, records_of=records_of, record=self.journal.record
         )
         self.notifier = Notifier(settings.notify, self._rng)
         self.command_latency = LatencyRecorder(COMMAND_BOUNDS_S)
@@ -197,6 +197,7 @@ class Gateway:
             GatewayError: a port is taken, or the disk cannot be read.
         """
         self._tell_recovery()
+        self.journal.mark("started", self.rules.engine.ruleset.fingerprints)
         try:
             await self.act.recover()
             await self.rules.recover()
@@ -205,6 +206,7 @@ class Gateway:
         self._caught_up = True
         self._spawn(self.rules.run(), "rules", self._stage_tasks)
         self._spawn(self.rules.keep_snapshots(), "rules.snapshots", self._stage_tasks)
+        self._spawn(self._watch_clock(), "clock", self._stage_tasks)
         self._spawn(self.act.run(), "act", self._stage_tasks)
         self._spawn(self.act.keep_cursor(), "act.cursor", self._stage_tasks)
         self._spawn(self.audit.run(), "audit", self._stage_tasks)
@@ -259,6 +261,25 @@ class Gateway:
                     raise
                 events.task_retried("expire", error=str(error), retry_s=every_s)
 
+    async def _watch_clock(self) -> None:
+        """Record that the wall clock has become known or has jumped, if rules wait for it and no event tells them."""
+        while True:
+            await asyncio.sleep(_LOOK_AT_CLOCK_S)
+            if self.rules.engine.waits_for(self.store.events.stamp()):
+                self.journal.mark("clock", self.rules.engine.ruleset.fingerprints)
+
+    async def reload(self, rules: RuleSet) -> None:
+        """Go on with other rules. Those that are the same keep their state and their timers.
+
+        Raises:
+            StorageError: the log has failed.
+        """
+        self._two_state = _two_state(rules)
+        self.dispatcher.interlock.learn(rules.actuators)
+        dropped = await self.rules.reload(rules)
+        self.journal.mark("reloaded", rules.fingerprints)
+        events.rules_reloaded(rules=len(rules.everyone), dropped=dropped)
+
     def _spawn(self, work: Coroutine[Any, Any, None], name: str, group: list[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"gateway.{name}")
         task.add_done_callback(self._task_ended)
@@ -280,7 +301,7 @@ class Gateway:
         self.failed.set()
 
     def _make_safe(self, cause: str) -> None:
-        commands = self.engine.safe_commands().values()
+        commands = self.rules.engine.safe_commands().values()
         self.dispatcher.make_safe(commands, self.store.events.elapsed_ns(), cause)
 
     # Ending.
@@ -352,6 +373,11 @@ class Gateway:
             await self.broker.stop()
         if self.web is not None:
             await self.web.stop()
+
+
+def _two_state(rules: RuleSet) -> set[str]:
+    """Topics of actuators that are on or off: who was away hears the last word."""
+    return {topic for topic, limits in rules.actuators.items() if limits.safe is not None}
 
 
 class _Confirmations:

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.act.records import decode_records, encode_records
-from gateway.model import DERIVED, HOPS_SHIFT, MAX_HOPS, Batch, Decision, Emit, Format, Kind, Outcome
+from gateway.model import DERIVED, HOPS_SHIFT, MAX_HOPS, Batch, Decision, Emit, Format, Kind, Marker, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gateway.ringlog import RingLog
+
+
+MARKER_TOPIC = "$gateway/markers"
 
 
 class Journal:
@@ -30,7 +33,9 @@ class Journal:
         """
         stamp = self._log.stamp()
         emits = [
-            record.action for record in records if isinstance(record, Decision) and isinstance(record.action, Emit)
+            record.action
+            for record in records
+            if isinstance(record, Decision) and isinstance(record.action, Emit) and not record.shadow
         ]
         if emits:
             self.derived += len(emits)
@@ -47,9 +52,22 @@ class Journal:
             )
         self._log.append(encode_records(records, stamp))
 
+    def mark(self, what: str, rules: dict[str, str]) -> None:
+        """Append a marker: see `gateway.model.Marker`."""
+        payload = msgspec.json.encode(Marker(what, rules))
+        self._log.append(
+            Batch(
+                kind=Kind.DECISIONS,
+                stamp=self._log.stamp(),
+                topics=[MARKER_TOPIC],
+                formats=[Format.JSON],
+                flags=[0],
+                payloads=[payload],
+            )
+        )
 
-def decision_ids(batch: Batch) -> Iterator[str]:
-    """Ids of the decisions in a batch of kind DECISIONS."""
+
+def records_of(batch: Batch) -> Iterator[Decision | Outcome]:
+    """What a batch of kind DECISIONS holds."""
     for _, record in decode_records(batch):
-        if isinstance(record, Decision):
-            yield record.id
+        yield record

@@ -8,13 +8,16 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.app.gateway import Gateway
 from gateway.clock import SystemClock
-from gateway.errors import GatewayError
+from gateway.config.loader import load
+from gateway.errors import ConfigError, GatewayError
 from gateway.observe import events
 from gateway.observe.version import installed_version
+from gateway.rules.language import load_configured
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
@@ -25,13 +28,13 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_gateway(settings: Settings, rules: RuleSet) -> int:
-    """Run until SIGTERM or SIGINT, then drain. Returns the process's exit code."""
+    """Run until SIGTERM or SIGINT, then drain. SIGHUP reads the rules anew. Returns the process's exit code."""
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(_live(settings, rules))
     finally:
         # What is left is to exit. One more signal would only take the exit code away.
-        for number in _ENDING:
+        for number in (*_ENDING, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
 
@@ -66,6 +69,13 @@ async def _live(settings: Settings, rules: RuleSet) -> int:
         print(f"gateway: {error}", file=sys.stderr)  # noqa: T201 - one line for whoever started it
         return FOUND_WRONG
     manager = ServiceManager()
+    reloads = asyncio.Event()
+
+    def on_hangup(_number: int, _frame: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(reloads.set)
+
+    signal.signal(signal.SIGHUP, on_hangup)
     try:
         await gateway.start()
     except GatewayError as error:
@@ -75,15 +85,35 @@ async def _live(settings: Settings, rules: RuleSet) -> int:
     manager.say("READY=1")
     async with asyncio.TaskGroup() as tasks:
         watchdog = tasks.create_task(manager.feed(gateway), name="gateway.watchdog")
+        reloading = tasks.create_task(_reload_when(reloads, gateway), name="gateway.reload")
         ends = [tasks.create_task(each.wait()) for each in (stop, gateway.failed)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for task in (watchdog, *ends):
+        for task in (watchdog, reloading, *ends):
             task.cancel()
     manager.say("STOPPING=1")
     events.stopping(cause[0])
     drained = await gateway.drain()
     events.stopped((clock.mono_ns() - gateway.started_mono_ns) / 1e9, drained=drained)
     return FINE if drained and not gateway.failed.is_set() else FOUND_WRONG
+
+
+async def _reload_when(asked: asyncio.Event, gateway: Gateway) -> None:
+    """Read the rules anew each time it is asked for, until cancelled. Rules with a problem change nothing."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        try:
+            await gateway.reload(await asyncio.to_thread(_rules_as_they_are_now, gateway.settings))
+        except ConfigError as error:
+            events.rules_refused(problems=error.problems)
+        except GatewayError as error:
+            events.rules_refused(problems=[str(error)])
+
+
+def _rules_as_they_are_now(settings: Settings) -> RuleSet:
+    """The files that the configuration names by now, read for the gateway that runs."""
+    files = settings.rules if settings.path is None else load(settings.path).settings.rules
+    return load_configured(replace(settings, rules=files))
 
 
 class ServiceManager:

@@ -131,7 +131,7 @@ class Reporter:
         )
 
     def _rules(self) -> tuple[RuleStatus, ...]:
-        engine = self._gateway.engine
+        engine = self._gateway.rules.engine
         now_ns, wall_ns = self._gateway.store.events.elapsed_ns(), self._clock.wall_ns()
         kinds = {rule.id: "rule" for rule in engine.ruleset.rules}
         kinds |= {thermostat.id: "thermostat" for thermostat in engine.ruleset.thermostats}

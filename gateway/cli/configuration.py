@@ -12,7 +12,7 @@ from gateway.config.document import Mark, Problems, Scalar, parse_file
 from gateway.config.loader import load
 from gateway.config.section import Section
 from gateway.errors import ConfigError
-from gateway.rules.language import load_rules
+from gateway.rules.language import load_configured, load_rules
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
@@ -50,7 +50,7 @@ def load_all(path: Path) -> Configuration:
         loaded = load(path)
     except ConfigError as error:
         raise ConfigError([*error.problems, *_rule_problems(path)]) from None
-    rules = load_rules(loaded.settings.rules)
+    rules = load_configured(loaded.settings)
     warnings = (*loaded.warnings, *rules.warnings, *_unknown_recipients(loaded.settings, rules))
     return Configuration(loaded.settings, rules, tuple(_PLACE.sub(r"\1: warning: ", line) for line in warnings))
 

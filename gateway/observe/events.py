@@ -195,6 +195,16 @@ def rule_failed(rule: str, *, key: str, error: str) -> None:
     _log.warning("rule_failed", rule=rule, key=key, error=error)
 
 
+def rules_reloaded(*, rules: int, dropped: list[str]) -> None:
+    """Other rules decide from now on."""
+    _log.info("rules_reloaded", rules=rules, dropped=dropped)
+
+
+def rules_refused(*, problems: list[str]) -> None:
+    """A reload found something wrong: the former rules go on deciding."""
+    _log.error("rules_refused", problems=problems)
+
+
 def command_denied(topic: str, *, rule: str, why: str) -> None:
     """The interlock held a command back."""
     _log.warning("command_denied", topic=topic, rule=rule, why=why)

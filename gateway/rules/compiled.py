@@ -106,6 +106,11 @@ class Rule:
         return self.topics[0].names if self.topics else ()
 
     @property
+    def reads_wall(self) -> bool:
+        """Whether the wall clock bears on it."""
+        return bool(self.schedules)
+
+    @property
     def has_phases(self) -> bool:
         """Whether it is active for a while, and not only fires."""
         return self.when is not None or self.silence is not None

@@ -36,6 +36,7 @@ from gateway.rules.world import World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gateway.model import Stamp
     from gateway.mqtt.topics import TopicFilter
     from gateway.rules.compiled import Rule, RuleSet
     from gateway.rules.trace import Tracer
@@ -86,6 +87,7 @@ class Engine:
         self._clocked: list[EdgeMachine | SilenceMachine | ThermostatMachine] = []
         """Machines that need no event to begin: they are told when there is a time, and when the wall clock moves."""
         self._has_begun = False
+        self._reads_wall = any(owner.reads_wall for owner in self._owners)
         for rank, owner in enumerate(self._owners):
             if isinstance(owner, Thermostat) or owner.schedules or (owner.silence and owner.silence.on_start):
                 machine = self._machine(rank, "")
@@ -267,6 +269,28 @@ class Engine:
             machine.refused(decision_id, state, elapsed_ns, out)
             self._queue_up(machine)
         return out
+
+    def leave(self, staying: dict[str, str], elapsed_ns: int) -> list[Decision]:
+        """What to say before another engine takes over: switch off what rules that do not go on have switched on.
+
+        Args:
+            staying: rule id to fingerprint of those that go on.
+            elapsed_ns: when, on the log's clock.
+        """
+        out: list[Decision] = []
+        for owner, machines in zip(self._owners, self._machines, strict=True):
+            if staying.get(owner.id) != owner.fingerprint:
+                for machine in machines.values():
+                    machine.decide(machine.safe(), "the rule has changed or is gone", None, elapsed_ns, out)
+        return out
+
+    def waits_for(self, stamp: Stamp) -> bool:
+        """Whether some schedule would move if it knew of these clocks."""
+        return self._reads_wall and self.world.is_news(stamp)
+
+    def listens(self, topic: str) -> bool:
+        """Whether any rule is concerned by a topic."""
+        return bool(self._handlers[topic] if topic in self._handlers else self._routes.match(topic))
 
     def _sources(self) -> Iterator[tuple[TopicFilter, tuple[int, int] | Watch]]:
         """What is listened to, and by whom: watches first, so that rules see what came with the very event."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.config.document import Node
+    from gateway.config.settings import Settings
     from gateway.rules.thermostat_rule import Thermostat
 
 
@@ -64,6 +66,13 @@ def load_rules(paths: Sequence[Path], site: Site | None = None) -> RuleSet:
         recipients=checks.recipients(files.rules, files.thermostats),
         topics=files.site.topics,
     )
+
+
+def load_configured(settings: Settings) -> RuleSet:
+    """The rules that a configuration names, as `load_rules` reads them."""
+    topics = tuple(compile_filter(topic.topic) for topic in settings.topics)
+    location = getattr(settings, "location", None)
+    return load_rules(settings.rules, Site(ZoneInfo(settings.timezone), location, topics))
 
 
 class _Files:

@@ -1,6 +1,8 @@
 """The rules stage: reads the log up to its appended mark, lets the engine decide, hands its decisions back to the log.
 
 Invariants:
+- What became of decisions is part of the log that the engine lives on: an actuator that was denied or never answered is
+  not believed to have done what it was told.
 - Decisions that the log already holds are not recorded a second time: recovery replays from the last snapshot and keeps
   only what is missing (a crash between the event and its decision).
 - A deadline never fires ahead of an event that was appended before it: the engine ticks only at the end of the log.
@@ -15,21 +17,24 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from gateway.errors import StorageError
-from gateway.model import Batch, Decision, Gap, Kind, Position, Value
+from gateway.model import Batch, Decision, Gap, Kind, Outcome, Position, Value
 from gateway.observe import events
+from gateway.rules.engine import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from gateway.ringlog import Store
-    from gateway.rules.engine import Engine
+    from gateway.rules.compiled import RuleSet
 
     ValuesOf: TypeAlias = Callable[[Batch], list[Value]]
     Record: TypeAlias = Callable[[Sequence[Decision]], None]
-    IdsOf: TypeAlias = Callable[[Batch], Iterable[str]]
+    RecordsOf: TypeAlias = Callable[[Batch], Iterable[Decision | Outcome]]
 
 _RECORDS_PER_TURN = 20_000
 """After so many the loop gets its turn, so that a backlog delays no acknowledgement for long."""
+_NOT_DONE = frozenset({"denied", "expired", "unconfirmed"})
+"""Outcomes after which an actuator is not what its rule believes it to be."""
 _SNAPSHOT_AFTER_S = 10.0
 _SNAPSHOT_AFTER_RECORDS = 50_000
 
@@ -44,21 +49,23 @@ class _Snapshot(msgspec.Struct, frozen=True):
 class RulesStage:
     """Owns the engine and its place in the log."""
 
-    def __init__(self, engine: Engine, store: Store, *, values_of: ValuesOf, ids_of: IdsOf, record: Record) -> None:
+    def __init__(
+        self, engine: Engine, store: Store, *, values_of: ValuesOf, records_of: RecordsOf, record: Record
+    ) -> None:
         """See the module.
 
         Args:
             engine: decides.
             store: the log and the snapshot.
             values_of: decoded payloads of a batch.
-            ids_of: ids of the decisions in a batch of kind DECISIONS.
+            records_of: what a batch of kind DECISIONS holds.
             record: appends decisions to the log.
         """
         self.engine = engine
         self._store = store
         self._log = store.events
         self._values_of = values_of
-        self._ids_of = ids_of
+        self._records_of = records_of
         self.record = record
         self._unsaved_records = 0
         self._much_unsaved = asyncio.Event()
@@ -87,10 +94,9 @@ class RulesStage:
             item = await self._reader.read(_RECORDS_PER_TURN)
             if isinstance(item, Gap):
                 continue
+            decisions += self._run(item)
             if item.kind is Kind.DECISIONS:
-                logged.update(self._ids_of(item))
-            else:
-                decisions += self._run(item)
+                logged.update(record.id for record in self._records_of(item) if isinstance(record, Decision))
         decisions += self.engine.start(self._log.elapsed_ns())
         missing = [decision for decision in decisions if decision.id not in logged]
         if missing:
@@ -105,23 +111,46 @@ class RulesStage:
             if item is None:
                 self._say(self.engine.tick(self._log.elapsed_ns()))
                 await self._wait()
-            elif isinstance(item, Batch) and item.kind is Kind.EVENTS:
+            elif isinstance(item, Batch):
                 self._say(self._run(item))
                 if len(item) == _RECORDS_PER_TURN:
                     await asyncio.sleep(0)
 
     def _run(self, batch: Batch) -> list[Decision]:
-        if batch.values is None:
-            batch.values = self._values_of(batch)
-        self._unsaved_records += len(batch)
-        if self._unsaved_records >= _SNAPSHOT_AFTER_RECORDS:
-            self._much_unsaved.set()
-        return self.engine.run(batch)
+        """Let the engine see a batch: events, or what became of its own decisions."""
+        if batch.kind is Kind.EVENTS:
+            if batch.values is None:
+                batch.values = self._values_of(batch)
+            self._unsaved_records += len(batch)
+            if self._unsaved_records >= _SNAPSHOT_AFTER_RECORDS:
+                self._much_unsaved.set()
+            return self.engine.run(batch)
+        decisions = self.engine.run(batch)
+        for record in self._records_of(batch):
+            if isinstance(record, Outcome) and record.state in _NOT_DONE:
+                self._unsaved_records += 1
+                decisions += self.engine.refused(record.decision_id, record.state, batch.stamp.elapsed_ns)
+        return decisions
 
     def _say(self, decisions: Sequence[Decision]) -> None:
         if decisions:
             self._unsaved_records += 1
             self.record(decisions)
+
+    async def reload(self, ruleset: RuleSet) -> list[str]:
+        """Go on with other rules, from where the log stands. Rules that are the same keep their state and timers.
+
+        What a rule that is gone or has changed had switched on is switched off first.
+
+        Returns:
+            One sentence for each rule whose state was dropped.
+        """
+        before, engine = self.engine, Engine(ruleset)
+        dropped = engine.restore(before.snapshot())
+        self._say(before.leave(ruleset.fingerprints, self._log.elapsed_ns()))
+        self.engine = engine
+        await self._save_or_tell()
+        return dropped
 
     async def _wait(self) -> None:
         """Until something is appended, or the engine's next deadline."""

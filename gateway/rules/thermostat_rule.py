@@ -37,6 +37,11 @@ class Thermostat:
         return ()
 
     @property
+    def reads_wall(self) -> bool:
+        """Whether the wall clock bears on it."""
+        return True
+
+    @property
     def safe(self) -> tuple[Command, ...]:
         """What to send when nobody will be there to think: what `on_stale` says."""
         match self.limits.on_stale:

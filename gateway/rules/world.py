@@ -54,8 +54,14 @@ class World:
         """Take in the clocks of a record. Whether the wall clock has become known, or has jumped."""
         if not stamp.synced:
             return False
-        before_ns, self.wall_offset_ns = self.wall_offset_ns, stamp.wall_ns - stamp.elapsed_ns
-        return before_ns is None or abs(self.wall_offset_ns - before_ns) > _MOVED_NS
+        moved = self.is_news(stamp)
+        self.wall_offset_ns = stamp.wall_ns - stamp.elapsed_ns
+        return moved
+
+    def is_news(self, stamp: Stamp) -> bool:
+        """Whether these clocks say that the wall clock has become known, or has jumped."""
+        before_ns = self.wall_offset_ns
+        return stamp.synced and (before_ns is None or abs(stamp.wall_ns - stamp.elapsed_ns - before_ns) > _MOVED_NS)
 
     def wall_ns(self, elapsed_ns: int) -> int | None:
         """The wall clock at an instant of the log's own, in nanoseconds since 1970; None if it is not known."""

@@ -72,7 +72,7 @@ async def test_the_process_ends_with_1_when_the_disk_is_lost(lives, clock, monke
         return built
 
     monkeypatch.setattr(process, "Gateway", build)
-    running = asyncio.create_task(process._live(built.settings, built.engine.ruleset))
+    running = asyncio.create_task(process._live(built.settings, built.rules.engine.ruleset))
     await until(lambda: made and built.ready, "it is ready", 10)
     peer = await asyncio.to_thread(Peer, port, HEATER)
     faulty.fail("write", 1, errno.EIO, times=FOR_GOOD)
@@ -89,7 +89,8 @@ async def test_a_full_disk_is_told_and_got_over(lives, clock):
     life = lives()
     gateway = await life.begin(faulty)
     peer = await life.peer()
-    faulty.fail("create", 1, errno.ENOSPC, times=FOR_GOOD)
+    for call in ("write", "create"):
+        faulty.fail(call, 1, errno.ENOSPC, times=FOR_GOOD)
     mid = peer.publish(CLIMATE, {"temperature": 19})
     await until(lambda: "events" in gateway.store.committer.held, "the disk is full", 10)
     assert mid not in peer.acknowledged
