@@ -31,6 +31,7 @@ from gateway.act.stage import ActStage
 from gateway.app.audit import AuditTrail
 from gateway.app.journal import Journal, records_of
 from gateway.app.report import Reporter
+from gateway.app.rulebook import Rulebook
 from gateway.config.settings import (
     FileSinkSettings,
     HttpSinkSettings,
@@ -68,7 +69,6 @@ _STEP_S = DRAIN_S / 3
 """No step takes more, so that one that hangs leaves time for those behind it."""
 _SINK_DRAIN_S = 3.0
 _EXPIRE_EVERY_S = 3_600.0
-_LOOK_AT_CLOCK_S = 10.0
 _CLOSE_S = 1.0
 """What the log has at least to write its last, however late it is."""
 _SINK_KINDS: dict[type[SinkSettings], str] = {
@@ -102,7 +102,6 @@ class Gateway:
         self.started_mono_ns = clock.mono_ns()
         self.ready = False
         self._caught_up = False
-        self._two_state = _two_state(rules)
 
         self.store = Store(settings.data_dir, settings.gateway_id, settings.log, clock, self._disk_lost, storage)
         self.journal = Journal(self.store.events)
@@ -122,6 +121,7 @@ class Gateway:
             self.journal.record,
             self.command_latency.observe,
         )
+        self.rulebook = Rulebook(settings, self.rules, self.dispatcher.interlock, self.journal, self.store.events)
         self.act = ActStage(self.dispatcher, self.store, settings.act.act_within_s)
         self.audit = AuditTrail(self.store)
         self.runners = [
@@ -169,7 +169,7 @@ class Gateway:
         from gateway.web.server import WebServer  # noqa: PLC0415
 
         replay = Replayer(self.store, self.settings.data_dir, self.ingest)
-        return WebServer(self.settings.http, self.status, replay=replay)
+        return WebServer(self.settings.http, self.status, replay=replay, reload=self.rulebook.reload)
 
     def status(self) -> GatewayStatus:
         """The whole gateway at this instant."""
@@ -182,7 +182,7 @@ class Gateway:
         reached = 0
         if self.listener is not None:
             # At the start no device is connected yet, and some are away at any time: on or off waits for them.
-            keep = retain or topic in self._two_state
+            keep = retain or self.rulebook.keeps_last(topic)
             reached += self.listener.publish(topic, payload, qos=qos, retain=keep)
         if self.broker is not None:
             reached += self.broker.publish(topic, payload, qos=qos, retain=retain)
@@ -197,7 +197,7 @@ class Gateway:
             GatewayError: a port is taken, or the disk cannot be read.
         """
         self._tell_recovery()
-        self.journal.mark("started", self.rules.engine.ruleset.fingerprints)
+        self.rulebook.begin()
         try:
             await self.act.recover()
             await self.rules.recover()
@@ -206,7 +206,7 @@ class Gateway:
         self._caught_up = True
         self._spawn(self.rules.run(), "rules", self._stage_tasks)
         self._spawn(self.rules.keep_snapshots(), "rules.snapshots", self._stage_tasks)
-        self._spawn(self._watch_clock(), "clock", self._stage_tasks)
+        self._spawn(self.rulebook.watch_clock(), "clock", self._stage_tasks)
         self._spawn(self.act.run(), "act", self._stage_tasks)
         self._spawn(self.act.keep_cursor(), "act.cursor", self._stage_tasks)
         self._spawn(self.audit.run(), "audit", self._stage_tasks)
@@ -260,25 +260,6 @@ class Gateway:
                 if self.store.committer.failure is not None:
                     raise
                 events.task_retried("expire", error=str(error), retry_s=every_s)
-
-    async def _watch_clock(self) -> None:
-        """Record that the wall clock has become known or has jumped, if rules wait for it and no event tells them."""
-        while True:
-            await asyncio.sleep(_LOOK_AT_CLOCK_S)
-            if self.rules.engine.waits_for(self.store.events.stamp()):
-                self.journal.mark("clock", self.rules.engine.ruleset.fingerprints)
-
-    async def reload(self, rules: RuleSet) -> None:
-        """Go on with other rules. Those that are the same keep their state and their timers.
-
-        Raises:
-            StorageError: the log has failed.
-        """
-        self._two_state = _two_state(rules)
-        self.dispatcher.interlock.learn(rules.actuators)
-        dropped = await self.rules.reload(rules)
-        self.journal.mark("reloaded", rules.fingerprints)
-        events.rules_reloaded(rules=len(rules.everyone), dropped=dropped)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str, group: list[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"gateway.{name}")
@@ -373,11 +354,6 @@ class Gateway:
             await self.broker.stop()
         if self.web is not None:
             await self.web.stop()
-
-
-def _two_state(rules: RuleSet) -> set[str]:
-    """Topics of actuators that are on or off: who was away hears the last word."""
-    return {topic for topic, limits in rules.actuators.items() if limits.safe is not None}
 
 
 class _Confirmations:

@@ -8,16 +8,13 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.app.gateway import Gateway
 from gateway.clock import SystemClock
-from gateway.config.loader import load
-from gateway.errors import ConfigError, GatewayError
+from gateway.errors import GatewayError
 from gateway.observe import events
 from gateway.observe.version import installed_version
-from gateway.rules.language import load_configured
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
@@ -102,18 +99,8 @@ async def _reload_when(asked: asyncio.Event, gateway: Gateway) -> None:
     while True:
         await asked.wait()
         asked.clear()
-        try:
-            await gateway.reload(await asyncio.to_thread(_rules_as_they_are_now, gateway.settings))
-        except ConfigError as error:
-            events.rules_refused(problems=error.problems)
-        except GatewayError as error:
-            events.rules_refused(problems=[str(error)])
-
-
-def _rules_as_they_are_now(settings: Settings) -> RuleSet:
-    """The files that the configuration names by now, read for the gateway that runs."""
-    files = settings.rules if settings.path is None else load(settings.path).settings.rules
-    return load_configured(replace(settings, rules=files))
+        with suppress(GatewayError):  # it has been told
+            await gateway.rulebook.reload()
 
 
 class ServiceManager:

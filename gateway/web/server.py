@@ -1,4 +1,4 @@
-"""The HTTP server: health, readiness, metrics and status for whoever watches; one request for the operator.
+"""The HTTP server: health, readiness, metrics and status for whoever watches; two requests for the operator.
 
     GET  /                            the page: what is where
     GET  /healthz                     200, or 503 with the reasons
@@ -6,6 +6,7 @@
     GET  /metrics                     Prometheus
     GET  /api/v1/status               GatewayStatus as JSON
     POST /api/v1/deadletters/replay   ReplayRequest -> ReplayResult, from this machine only
+    POST /api/v1/rules/reload         -> {"dropped": [...]}, or 422 with the problems; from this machine only
 
 Invariants:
 - The server only renders what it is given: it owns no count and touches no disk.
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from gateway.errors import StorageError
+from gateway.errors import ConfigError, StorageError
 from gateway.observe import events
 from gateway.observe.metrics import MetricsPage
 from gateway.web import guard, page
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from gateway.config.settings import HttpSettings
     from gateway.observe.status import GatewayStatus
 
+RELOAD_PATH = "/api/v1/rules/reload"
 MAX_BODY_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 8 * 1024
 """One header, and the request line."""
@@ -69,13 +71,24 @@ class WebServer:
         status: Callable[[], GatewayStatus],
         *,
         replay: Replay | None = None,
+        reload: Callable[[], Awaitable[list[str]]] | None = None,
         max_connections: int = MAX_CONNECTIONS,
         first_request_s: float = FIRST_REQUEST_S,
     ) -> None:
-        """Args: settings: where to listen. status: asked once per request. replay: None answers 404 to a replay."""
+        """See the module.
+
+        Args:
+            settings: where to listen.
+            status: asked once per request.
+            replay: puts dead letters back; None answers 404.
+            reload: reads the rules anew; None answers 404.
+            max_connections: at once.
+            first_request_s: how long a connection may stay silent at its beginning.
+        """
         self._settings = settings
         self._status = status
         self._replay = replay
+        self._reload = reload
         self._max_connections = max_connections
         self._first_request_s = first_request_s
         self._metrics = MetricsPage(status)
@@ -139,6 +152,7 @@ class WebServer:
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/api/v1/status", self._status_json)
         app.router.add_post(REPLAY_PATH, self._replay_dead_letters)
+        app.router.add_post(RELOAD_PATH, self._reload_rules)
         return app
 
     @web.middleware
@@ -198,6 +212,20 @@ class WebServer:
             return _error(503, str(error))
         events.dead_letters_replayed(events=len(result.replayed), by=request.remote or "")
         return _json(result, 200)
+
+    async def _reload_rules(self, request: web.Request) -> web.Response:
+        if self._reload is None:
+            return _error(404, "this gateway has no rules to read anew")
+        refusal = guard.judge_change(request.headers, request.content_type, request.remote)
+        if refusal:
+            return _error(refusal.status, refusal.reason)
+        try:
+            dropped = await self._reload()
+        except ConfigError as error:
+            return _json({"error": {"status": 422, "reason": "nothing has changed"}, "problems": error.problems}, 422)
+        except StorageError as error:
+            return _error(503, str(error))
+        return _json({"dropped": dropped}, 200)
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
