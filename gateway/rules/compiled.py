@@ -54,8 +54,6 @@ class Rule:
     fingerprint: str
     """Of its text: state outlives a reload only while this stays the same."""
     topics: tuple[TopicFilter, ...]
-    heard: tuple[str, ...] = ()
-    """Rules whose emitted events it listens to; `language` turns them into topics."""
     schedules: tuple[Schedule | Every, ...] = ()
     silence: Silence | None = None
     crossing: Crossing | None = None

@@ -10,25 +10,23 @@ decided by fingerprints: a rule whose text is the same, wherever in whatever fil
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from gateway.config.document import Mark, Problems, parse_file, plain
-from gateway.config.section import Section, did_you_mean
+from gateway.config.section import Section
 from gateway.mqtt.topics import compile_filter
 from gateway.rules import checks
 from gateway.rules.actuators import actuator_limits
 from gateway.rules.compiled import Rule, RuleSet
-from gateway.rules.plans import EmitPlan
 from gateway.rules.rule_reader import read_rule
 from gateway.rules.thermostat_reader import read_thermostat
 from gateway.rules.trigger_reader import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from gateway.config.document import Node
@@ -50,10 +48,11 @@ def load_rules(paths: Sequence[Path], site: Site | None = None) -> RuleSet:
         ConfigError: with every problem of every file.
     """
     problems = Problems()
-    files = _Files(problems, site or Site())
-    for path in paths:
-        files.read(path)
-    files.listen()
+    trees = [tree for path in paths if (tree := parse_file(path, problems)) is not None]
+    site = site or Site()
+    files = _Files(problems, site._replace(emitted=_emitted(trees)))
+    for tree in trees:
+        files.read(tree)
     for rule, message in checks.loops(files.rules):
         problems.add(files.marks[rule.id], message)
     problems.raise_if_any()
@@ -86,11 +85,8 @@ class _Files:
         self.marks: dict[str, Mark] = {}
         self._problems = problems
 
-    def read(self, path: Path) -> None:
-        node = parse_file(path, self._problems)
-        if node is None:
-            return
-        top = Section(node, self._problems, Mark(str(path), 1, 1))
+    def read(self, tree: Node) -> None:
+        top = Section(tree, self._problems, tree.mark)
         for entry in top.each("rules"):
             section = Section(entry, self._problems, top.at("rules"))
             rule = read_rule(section, _fingerprint(entry), self.warnings, self.site)
@@ -103,21 +99,6 @@ class _Files:
                 self.thermostats.append(thermostat)
         top.done()
 
-    def listen(self) -> None:
-        """Find the topics of what rules emit for those that listen to a rule by its id."""
-        emitted = {rule.id: [plan for plan in rule.plans if isinstance(plan, EmitPlan)] for rule in self.rules}
-        for index, rule in enumerate(self.rules):
-            topics = []
-            for name in rule.heard:
-                found = [compile_filter(plan.topic.source) for plan in emitted.get(name, ())]
-                if not found:
-                    known = did_you_mean(name, [each for each, plans in emitted.items() if plans])
-                    self._problems.add(
-                        self.marks[rule.id], f"`{rule.id}` listens to `{name}`, which emits nothing{known}"
-                    )
-                topics += found
-            self.rules[index] = replace(rule, topics=rule.topics + tuple(topics), heard=())
-
     def _is_new(self, section: Section) -> bool:
         """Whether no rule of this id has been read before. The id itself has been judged by its reader."""
         node = section.node("id")
@@ -129,6 +110,30 @@ class _Files:
             return False
         self.marks[name] = section.at("id")
         return True
+
+
+def _emitted(trees: Sequence[Node]) -> dict[str, tuple[str, ...]]:
+    """Rule id to the topics of what it emits, as they are written: a rule may listen to one that stands below it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for tree in trees:
+        whole = plain(tree)
+        rules = whole.get("rules") if isinstance(whole, dict) else None
+        for rule in rules if isinstance(rules, list) else [rules]:
+            if isinstance(rule, dict) and isinstance(rule.get("id"), str):
+                found[rule["id"]] = tuple(_topics_in(rule))
+    return found
+
+
+def _topics_in(value: object) -> Iterator[str]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _topics_in(item)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "emit" and isinstance(inner, dict) and isinstance(inner.get("topic"), str):
+                yield inner["topic"]
+            else:
+                yield from _topics_in(inner)
 
 
 def _fingerprint(node: Node) -> str:

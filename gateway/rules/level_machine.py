@@ -41,7 +41,18 @@ _LOOK_AT_LEAST_NS = 3_600_000_000_000
 class LevelMachine(RuleMachine):
     """See the module."""
 
-    __slots__ = ("_look_for_ns", "_over", "_when", "armed", "failing_ns", "known", "phase", "retry_ns", "since_ns")
+    __slots__ = (
+        "_look_for_ns",
+        "_over",
+        "_when",
+        "armed",
+        "failing_ns",
+        "known",
+        "latest",
+        "phase",
+        "retry_ns",
+        "since_ns",
+    )
 
     def __init__(self, rule: Rule, rank: int, key: str, world: World) -> None:
         super().__init__(rule, rank, key, world)
@@ -53,6 +64,8 @@ class LevelMachine(RuleMachine):
         self.since_ns = 0
         self.known = False
         """Whether the latest reading was one."""
+        self.latest: dict[str, Any] = {}
+        """Fields of the latest event, if the rule looks beyond events: what is unknown today may be known tomorrow."""
         self.armed = rule.crossing is None or rule.crossing.on_start
         self.failing_ns = -1
         """Since when it no longer holds, while it is active and kept so; negative: it holds."""
@@ -80,7 +93,7 @@ class LevelMachine(RuleMachine):
             prepared = self.prepare(source, fields, captured, seq, now_ns)
             if prepared is None:
                 return
-            view = prepared
+            view = self.latest = prepared
         holds = self._holds(view, captured)
         if holds is None:
             self._is_unknown(view, captured, seq, now_ns)
@@ -101,18 +114,18 @@ class LevelMachine(RuleMachine):
     def wake(self, now_ns: int, out: list[Decision]) -> None:
         """The deadline has come."""
         rule = self.rule
-        if self._listens and now_ns >= self.seen_ns + (rule.stale_after_ns or 0):
+        if self._listens and self._is_silent(now_ns):
             self.known = False
             silent = f"no known reading for {duration(rule.stale_after_ns or 0)}"
             self._end("stale", silent, None, now_ns, out)
         self.go_on(now_ns, out)
         if self._looks_again(now_ns):
-            view = self.view(self.fields, self.captured, now_ns)
+            view = self.view(self.latest, self.captured, now_ns)
             holds = self._holds(view, self.captured)
             if holds is None:
                 self._is_unknown(view, self.captured, None, now_ns)
             else:
-                self.known = True
+                self.fields, self.known = self.latest, True
                 self._move(holds, view, None, now_ns, out)
         if self.phase == PENDING and self.known:
             self._complete(self.view(self.fields, self.captured, now_ns), None, now_ns, out)
@@ -156,9 +169,7 @@ class LevelMachine(RuleMachine):
 
     def status(self, now_ns: int) -> Status:
         """Where it stands."""
-        stale_after_ns = self.rule.stale_after_ns
-        is_stale = stale_after_ns is not None and now_ns >= self.seen_ns + stale_after_ns
-        is_unknown = not self.known or is_stale
+        is_unknown = not self.known or self._is_silent(now_ns)
         return Status(
             rule=self.owner,
             key=self.key,
@@ -173,11 +184,11 @@ class LevelMachine(RuleMachine):
     def dump(self) -> list[Any]:
         """The state, for a snapshot."""
         mine = [self.phase, self.since_ns, self.known, self.armed, self.failing_ns, self.retry_ns, self.due_ns]
-        return [mine, self.dump_shared()]
+        return [mine, self._kept(self.latest), self.dump_shared()]
 
     def load(self, state: list[Any]) -> None:
         """Take up the state that `dump` gave."""
-        mine, shared = state
+        mine, self.latest, shared = state
         self.load_shared(shared)
         self.phase, self.since_ns, self.known, self.armed, self.failing_ns, self.retry_ns, self.due_ns = mine
 
@@ -252,6 +263,11 @@ class LevelMachine(RuleMachine):
         over = f"not ({rule.when.source})" if rule.until is None else rule.until.source
         return f"{over}: {rule.when.readings(view, self.captured)}"
 
+    def _is_silent(self, now_ns: int) -> bool:
+        """Whether the last reading is too old to be one."""
+        stale_after_ns = self.rule.stale_after_ns
+        return stale_after_ns is not None and now_ns >= self.seen_ns + stale_after_ns
+
     @property
     def _listens(self) -> bool:
         """Whether silence would change its phase."""
@@ -261,27 +277,27 @@ class LevelMachine(RuleMachine):
 
     def _looks_again(self, now_ns: int) -> bool:
         """Whether it is to be evaluated without an event, at multiples of `evaluate_every`."""
-        if not self.rule.references or self.seen_ns < 0:
+        if not self.rule.references or self.seen_ns < 0 or self._is_silent(now_ns):
             return False
         return self.phase == ACTIVE or now_ns - self.seen_ns <= self._look_for_ns
 
     def _set_due(self, now_ns: int) -> None:
-        rule, phase, due = self.rule, self.phase, FAR
+        rule, phase = self.rule, self.phase
+        moments = []
         if phase == PENDING and self.known:
-            due = max(self.since_ns + rule.for_ns, self.free_ns)
-            due = due if due > now_ns else FAR
+            moments.append(max(self.since_ns + rule.for_ns, self.free_ns))
         elif phase == ACTIVE:
+            moments.append(self.retry_ns)
             if self.failing_ns >= 0:
-                due = self.failing_ns + rule.keep_ns
-            due = min(due, self.retry_ns)
+                moments.append(self.failing_ns + rule.keep_ns)
         if self._listens:
-            due = min(due, self.seen_ns + (rule.stale_after_ns or 0))
+            moments.append(self.seen_ns + (rule.stale_after_ns or 0))
         if self.runs:
-            due = min(due, self.step_ns)
+            moments.append(self.step_ns)
         if rule.references and self._looks_again(now_ns):
-            every_ns = rule.look_every_ns
-            due = min(due, (now_ns // every_ns + 1) * every_ns)
-        self.due_ns = due if due > now_ns else now_ns + 1
+            moments.append((now_ns // rule.look_every_ns + 1) * rule.look_every_ns)
+        # What lay before has been looked at: asking for it again would stop time.
+        self.due_ns = min([moment for moment in moments if moment > now_ns], default=FAR)
 
 
 def _look_for_ns(rule: Rule) -> int:

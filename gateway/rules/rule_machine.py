@@ -208,8 +208,7 @@ class RuleMachine(Machine):
         rule = self.rule
         run = None
         if len(rule.steps) > 1:
-            kept = {name: value for name, value in self.fields.items() if name in rule.roots}
-            run = Run(0, now_ns, kept, captured, self.hops, seq, because)
+            run = Run(0, now_ns, self._kept(self.fields), captured, self.hops, seq, because)
             if not self._has_room(run, now_ns):
                 return
         self.firings += 1
@@ -302,7 +301,7 @@ class RuleMachine(Machine):
 
     def dump_shared(self) -> list[Any]:
         """The state that all machines of rules have, for a snapshot."""
-        kept = {name: value for name, value in self.fields.items() if name in self.rule.roots}
+        kept = self._kept(self.fields)
         runs, queue = ([msgspec.to_builtins(run) for run in runs] for runs in (self.runs, self.queue))
         windows = [window.dump() for window in self.windows]
         return [
@@ -319,6 +318,10 @@ class RuleMachine(Machine):
         self.runs, self.queue = ([msgspec.convert(run, Run) for run in each] for each in (runs, queue))
         for window, kept in zip(self.windows, windows, strict=True):
             window.load(kept)
+
+    def _kept(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Of an event's fields, those that the rule reads."""
+        return {name: value for name, value in fields.items() if name in self.rule.roots}
 
     def _render(self, plans: Iterable[Plan], view: dict[str, Any], captured: dict[str, str]) -> list[Action]:
         return [plan.render(view, captured, self.hops) for plan in plans]

@@ -54,6 +54,7 @@ def read_rule(section: Section, fingerprint: str, warnings: list[str], site: Sit
     triggers = read_triggers(section, _key(section, "on"), site)
     names = triggers.topics[0].names if triggers is not None and triggers.topics else ()
     asked = _read_conditions(section, _key(section, "when"), names)
+    where = read_condition(section, "where", names)
     until = read_condition(section, "until", names)
     time = read_optional_value(section, "time", names)
     steps = read_sequence(section, _key(section, "then"), names)
@@ -74,13 +75,13 @@ def read_rule(section: Section, fingerprint: str, warnings: list[str], site: Sit
     plans = [plan for step in steps for plan in step.plans] + list(finally_)
     moves = any(isinstance(plan, CommandPlan | PublishPlan) for plan in plans)
     when, gate = _split(triggers, asked)
+    gate = where if where is not None else gate
     read = [each for each in (when, gate, until, time, *expressions(plans)) if each is not None]
     rule = Rule(
         id=name,
         place=str(section.mark),
         fingerprint=fingerprint,
         topics=triggers.topics,
-        heard=triggers.heard,
         schedules=triggers.schedules,
         silence=triggers.silence,
         crossing=triggers.crossing,
@@ -181,12 +182,15 @@ def _check_condition(section: Section, rule: Rule) -> None:
     if not rule.has_phases and rule.finally_:
         why = "`finally` needs a `when`: without one every event fires `then`, and nothing ends"
         section.problems.add(section.at("finally"), why)
+    if section.has("where") and (section.has(_key(section, "when")) or rule.has_phases or rule.schedules):
+        why = "`where` picks events that fire `then`; beside a `when`, a threshold, a silence or a schedule, use `when`"
+        section.problems.add(section.at("where"), why)
     if rule.when is None:
         for key in _NEEDS_PHASES:
             if section.has(key):
                 why = f"`{key}` needs a `when`: without one every event fires `then`"
                 section.problems.add(section.at(key), why)
-    for key, condition in (("when", rule.when), ("when", rule.gate)):
+    for key, condition in (("when", rule.when), ("where" if section.has("where") else "when", rule.gate)):
         if condition is not None and not condition.fields:
             section.problems.add(section.at(key), "this says the same for every event: leave `when` out")
 

@@ -11,17 +11,21 @@ or a list of them. A crossing and a silence stand alone: what they begin also en
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 from gateway.config.document import Scalar
-from gateway.config.section import Section
+from gateway.config.section import Section, did_you_mean
+from gateway.mqtt.topics import compile_filter
 from gateway.rules.compiled import Crossing, Silence
 from gateway.rules.expression import Expression, ExpressionError, compile_condition
 from gateway.rules.phrases import IDENTIFIER, filter_of, read_filter, read_ns
 from gateway.rules.schedule_reader import read_schedule
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway.config.document import Node
     from gateway.mqtt.topics import TopicFilter
     from gateway.rules.schedule import Every, Schedule
@@ -37,13 +41,14 @@ class Site(NamedTuple):
     """Latitude and longitude in degrees, north and east positive."""
     topics: tuple[TopicFilter, ...] = ()
     """What is stored: the topics of the configuration."""
+    emitted: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Rule id to the topics of what it emits, captures included."""
 
 
 class Triggers(NamedTuple):
     """All of one rule's."""
 
     topics: tuple[TopicFilter, ...] = ()
-    heard: tuple[str, ...] = ()
     schedules: tuple[Schedule | Every, ...] = ()
     silence: Silence | None = None
     crossing: Crossing | None = None
@@ -73,7 +78,7 @@ def read_triggers(section: Section, key: str, site: Site) -> Triggers | None:
         return None
     if len(each) == 1:
         return each[0]
-    return Triggers(tuple(topics), tuple(name for triggers in each for name in triggers.heard), schedules)
+    return Triggers(tuple(topics), schedules)
 
 
 def _read_one(section: Section, key: str, node: Node, site: Site) -> Triggers | None:
@@ -96,8 +101,7 @@ def _read_mapping(entry: Section, site: Site) -> Triggers | None:
         schedule = read_schedule(entry, site.zone, site.location)
         return None if schedule is None else Triggers(schedules=(schedule,))
     if kinds[0] == "rule":
-        name = entry.text("rule", required=True, pattern=IDENTIFIER)
-        return Triggers(heard=(name,)) if name else None
+        return _read_heard(entry, site)
     topic = read_filter(entry, "topic")
     silent_ns = read_ns(entry, "silent", least_ns=1)
     field = entry.text("field")
@@ -117,6 +121,18 @@ def _read_mapping(entry: Section, site: Site) -> Triggers | None:
         return Triggers((topic,))
     beyond = _beyond(entry, field, above, below, topic)
     return None if beyond is None else Triggers((topic,), crossing=Crossing(on_start), beyond=beyond)
+
+
+def _read_heard(entry: Section, site: Site) -> Triggers | None:
+    name = entry.text("rule", required=True, pattern=IDENTIFIER)
+    topics = site.emitted.get(name, ())
+    if name and not topics:
+        hint = did_you_mean(name, [each for each, emitted in site.emitted.items() if emitted])
+        entry.problems.add(entry.at("rule"), f"no rule `{name}` emits anything{hint}")
+    try:
+        return Triggers(tuple(compile_filter(topic) for topic in topics)) if topics else None
+    except ValueError:
+        return None  # told where that rule stands
 
 
 def _beyond(
