@@ -18,6 +18,7 @@ RULE = """
         {until}
         {on_stale}
         stale_after: {stale}s
+        most_per_minute: 100000
         then: [{action_on}]
         finally: [{action_off}]
 """
