@@ -94,7 +94,8 @@ class LevelMachine(RuleMachine):
             if prepared is None:
                 return
             view = self.latest = prepared
-        holds = self._holds(view, captured)
+        is_idle = self.phase == INACTIVE
+        holds = self._when(view, captured) if is_idle else self._holds(view, captured)
         if holds is None:
             self._is_unknown(view, captured, seq, now_ns)
             self._set_due(now_ns)
@@ -104,12 +105,11 @@ class LevelMachine(RuleMachine):
         self.hops = hops
         self.seen_ns = now_ns
         self.known = True
-        if holds or self.phase != INACTIVE:
-            self._move(holds, view, seq, now_ns, out)
-        else:
+        if is_idle and not holds and not self._careful:  # by far the most common, and it asks for nothing
             self.armed = True
-        if self.phase != INACTIVE or self._careful or self.runs:
-            self._set_due(now_ns)
+            return
+        self._move(holds, view, seq, now_ns, out)
+        self._set_due(now_ns)
 
     def wake(self, now_ns: int, out: list[Decision]) -> None:
         """The deadline has come."""
