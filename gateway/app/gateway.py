@@ -30,6 +30,7 @@ from gateway.act.outbox import Outbox
 from gateway.act.stage import ActStage
 from gateway.app.audit import AuditTrail
 from gateway.app.journal import Journal, records_of
+from gateway.app.presence import Presence, will_of
 from gateway.app.report import Reporter
 from gateway.app.rulebook import Rulebook
 from gateway.config.settings import (
@@ -108,6 +109,9 @@ class Gateway:
         self.ingest = Ingest(settings.topics, self.store.events, self.store.dead_letters, self.store.committer)
         self.listener = self._build_listener()
         self.broker = self._build_broker()
+        self.presence = Presence(
+            settings.gateway_id, [each for each in (self.listener, self.broker) if each is not None]
+        )
         self.rules = RulesStage(
             Engine(rules), self.store, values_of=values_of, records_of=records_of, record=self.journal.record
         )
@@ -159,6 +163,7 @@ class Gateway:
             self.ingest.mqtt_filters(),
             self.ingest.accept,
             self._rng,
+            will=will_of(settings.gateway_id),
             remember=settings.data_dir / "subscriptions.json",
         )
 
@@ -226,6 +231,7 @@ class Gateway:
             await self.listener.start()
         if self.broker is not None:
             await self.broker.start()
+        self.presence.online()
         self.ready = True
         events.ready((self._clock.mono_ns() - self.started_mono_ns) / 1e9)
 
@@ -284,6 +290,7 @@ class Gateway:
     def _make_safe(self, cause: str) -> None:
         commands = self.rules.engine.safe_commands().values()
         self.dispatcher.make_safe(commands, self.store.events.elapsed_ns(), cause)
+        self.presence.safe(cause)
 
     # Ending.
 
@@ -348,6 +355,8 @@ class Gateway:
 
     async def _disconnect(self) -> None:
         await _end(self._tasks)
+        self.presence.offline("the gateway stops")
+        await asyncio.sleep(0)  # what was published is written in the next turn
         if self.listener is not None:
             await self.listener.stop()
         if self.broker is not None:

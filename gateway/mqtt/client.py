@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from gateway.config.settings import ConnectSettings
     from gateway.model import Arrivals
+    from gateway.mqtt.will import Will
 
 __all__ = ["BrokerClient", "ClientStats"]
 
@@ -55,6 +56,7 @@ class BrokerClient:
         intake: Callable[[Arrivals], None],
         rng: random.Random,
         *,
+        will: Will | None = None,
         remember: Path | None = None,
         publish_max_age_s: float = PUBLISH_MAX_AGE_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -67,6 +69,7 @@ class BrokerClient:
             filters: MQTT filters (`+`, `#`), subscribed at QoS 1.
             intake: takes a batch over. If it raises, the batch stays unacknowledged and is offered again.
             rng: draws the pauses between connections.
+            will: what the broker is to say if we are gone without a word.
             remember: file that keeps the filters, so that those of an earlier configuration are unsubscribed. None:
                 this is known only within the life of the process.
             publish_max_age_s: messages that waited for longer are not published any more.
@@ -93,6 +96,7 @@ class BrokerClient:
         self._plan = LinkPlan(
             settings=settings,
             client_id=client_id,
+            will=will,
             gate=self._gate,
             outbox=self._outbox,
             stats=self.stats,

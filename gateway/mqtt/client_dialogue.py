@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gateway.mqtt.client_outbox import Outbox
     from gateway.mqtt.client_socket import BrokerContext, BrokerSocket
     from gateway.mqtt.client_stats import ClientStats
+    from gateway.mqtt.will import Will
 
 CONNECT_TIMEOUT_S = 10.0
 """For TCP and TLS, and again for the CONNACK."""
@@ -89,6 +90,7 @@ class Dialogue:
         self,
         settings: ConnectSettings,
         client_id: str,
+        will: Will | None,
         version: int,
         outbox: Outbox,
         stats: ClientStats,
@@ -111,6 +113,8 @@ class Dialogue:
             reconnect_on_failure=False,
             manual_ack=True,
         )
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(0)  # the window is ours
         if settings.credentials is not None:

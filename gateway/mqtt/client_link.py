@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from gateway.mqtt.client_outbox import Outbox
     from gateway.mqtt.client_socket import BrokerSocket
     from gateway.mqtt.client_stats import ClientStats
+    from gateway.mqtt.will import Will
 
 LEAVE_TIMEOUT_S = 2.0
 PINGREQ = b"\xc0\x00"
@@ -70,6 +71,7 @@ class LinkPlan:
 
     settings: ConnectSettings
     client_id: str
+    will: Will | None
     gate: Gate
     outbox: Outbox
     stats: ClientStats
@@ -93,7 +95,7 @@ class Link:
         self.up_since_s: float | None = None
         """On the loop's clock; None until the CONNACK."""
         self.session_present = False
-        self.dialogue = Dialogue(plan.settings, plan.client_id, version, plan.outbox, plan.stats, self)
+        self.dialogue = Dialogue(plan.settings, plan.client_id, plan.will, version, plan.outbox, plan.stats, self)
         self._inflow = Inflow(plan.settings.max_unsettled_bytes, plan.known, self._feed, v5=version == V5)
         self._sock: BrokerSocket | None = None
         self._owed: deque[Delivery] = deque()

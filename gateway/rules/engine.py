@@ -174,7 +174,8 @@ class Engine:
         """
         out = self.tick(elapsed_ns)
         said: set[str] = set()
-        wishes = [(machine, *machine.assertion()) for machines in self._machines for machine in machines.values()]
+        everyone = [machine for machines in self._machines for machine in machines.values() if not machine.shadow]
+        wishes = [(machine, *machine.assertion()) for machine in everyone]
         idle = [(rule.id, _constant_offs(rule)) for rule in self.ruleset.rules if not rule.shadow]
         named = [(machine.owner, machine.key, commands, why) for machine, commands, why in wishes]
         named += [(owner, "", commands, "at the start nobody knows what the actuator does") for owner, commands in idle]
