@@ -115,7 +115,7 @@ class Gateway:
         self.rules = RulesStage(
             Engine(rules), self.store, values_of=values_of, records_of=records_of, record=self.journal.record
         )
-        self.notifier = Notifier(settings.notify, self._rng)
+        self.notifier = Notifier(settings.notify, self._rng, clock)
         self.command_latency = LatencyRecorder(COMMAND_BOUNDS_S)
         self.dispatcher = Dispatcher(
             Interlock(rules.actuators, settings.act.max_age_s),
@@ -351,7 +351,8 @@ class Gateway:
             raise refused
 
     async def _stop_forwarding(self) -> None:
-        await asyncio.gather(*(runner.drain(_SINK_DRAIN_S) for runner in self.runners))
+        drains = [runner.drain(_SINK_DRAIN_S) for runner in self.runners]
+        await asyncio.gather(*drains, self.notifier.drain(_SINK_DRAIN_S))
 
     async def _disconnect(self) -> None:
         await _end(self._tasks)

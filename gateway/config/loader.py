@@ -17,16 +17,15 @@ from gateway.config.conflicts import note_conflicts
 from gateway.config.document import Mapping, Mark, Problems, Scalar, cut, parse_file
 from gateway.config.ingest import read_topics
 from gateway.config.mqtt import read_mqtt
+from gateway.config.notify import read_receivers
 from gateway.config.section import Section, did_you_mean
-from gateway.config.settings import KIB, MIB, ActSettings, HttpSettings, LogSettings, Settings, WebhookSettings
-from gateway.config.sinks import NAME_PATTERN, read_sinks
+from gateway.config.settings import KIB, MIB, ActSettings, HttpSettings, Location, LogSettings, Settings
+from gateway.config.sinks import read_sinks
 from gateway.config.values import (
-    HTTP_PORTS,
     Address,
     Context,
     check_permissions,
     cut_path,
-    read_address,
     split_host_port,
 )
 
@@ -94,13 +93,14 @@ def _read(context: Context, root: Section, path: Path) -> Settings:
         gateway_id=context.gateway_id,
         data_dir=_read_data_dir(context, gateway),
         timezone=_read_timezone(gateway),
+        location=_read_location(gateway),
         listen=listen,
         connect=connect,
         topics=topics,
         log=_read_log(root),
         rules=_read_rules(context, root),
         forward=read_sinks(context, root, topics),
-        notify=_read_notify(root),
+        notify=read_receivers(context, root),
         http=_read_http(context, root),
         act=_read_act(root),
         path=path,
@@ -127,6 +127,16 @@ def _read_timezone(gateway: Section) -> str:
         hint = did_you_mean(name, sorted(zoneinfo.available_timezones())) or "; write it like Europe/Berlin"
         gateway.problems.add(gateway.at("timezone"), f"no time zone is named `{gateway.shown('timezone')}`{hint}")
     return name
+
+
+def _read_location(gateway: Section) -> Location | None:
+    section = gateway.section("location")
+    if section is None:
+        return None
+    latitude = section.number("latitude", required=True, least=-90, most=90)
+    longitude = section.number("longitude", required=True, least=-180, most=180)
+    section.done()
+    return Location(float(latitude), float(longitude)) if latitude is not None and longitude is not None else None
 
 
 def _read_log(root: Section) -> LogSettings:
@@ -199,22 +209,6 @@ def _rule_files(base: Path, pattern: str) -> list[Path]:
         return [path.resolve() for path in map(Path, names) if path.is_file()]
     except (OSError, ValueError, RuntimeError):
         return []
-
-
-def _read_notify(root: Section) -> tuple[WebhookSettings, ...]:
-    receivers: dict[str, WebhookSettings] = {}
-    for node in root.each("notify"):
-        section = Section(node, root.problems, node.mark)
-        name = section.text("name", required=True, pattern=NAME_PATTERN)
-        url = section.text("webhook") if section.has("webhook") else None
-        if section.has("webhook"):
-            read_address(section, "webhook", HTTP_PORTS, is_base=True)
-        if name and name in receivers:
-            root.problems.add(section.at("name"), f"a receiver named `{section.shown('name')}` stands twice")
-        receivers[name] = WebhookSettings(name=name, url=url)
-        section.node("webhook")
-        section.done()
-    return tuple(receivers.values())
 
 
 def _read_http(context: Context, root: Section) -> HttpSettings | None:

@@ -7,7 +7,7 @@ and nowhere else, so that tests change a size by passing another value.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gateway.model import Format
 
@@ -171,12 +171,57 @@ class FileSinkSettings(SinkSettings):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WebhookSettings:
-    """One receiver of `notify`."""
+class ReceiverSettings:
+    """What all receivers of `notify` have in common: whom rules name in `to`."""
 
     name: str
+    every_s: float = 60.0
+    most: int = 10
+    """At most so many messages in any `every_s`. What is over it goes with the next one, or is counted there."""
+    group_s: float = 10.0
+    """What is said within so long of the first goes out as one message. 0: each on its own, as far as `most` allows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WebhookSettings(ReceiverSettings):
+    """`type: webhook`: POST JSON to a program, which can sort for itself: nothing is grouped unless asked for."""
+
+    group_s: float = 0.0
     url: str | None = field(default=None, repr=False)
     """None: only a log line. Whoever knows the address of a webhook may use it: it is a secret."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmailSettings(ReceiverSettings):
+    """`type: email`: plain text over SMTP."""
+
+    host: str
+    port: int
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """`starttls` never goes on in the clear if the server does not offer it."""
+    ca: Path | None = None
+    """Trust anchors (PEM). None: the system's."""
+    credentials: Credentials | None = None
+    """Never without TLS, unless the host is this machine."""
+    sender: str
+    recipients: tuple[str, ...]
+    subject: str = "{text}"
+    """A template over `rule`, `key`, `count` and `text`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NtfySettings(ReceiverSettings):
+    """`type: ntfy`: publish to a topic of an ntfy server."""
+
+    server: str
+    """The root of the server, with a slash at its end."""
+    topic: str = field(repr=False)
+    """Whoever knows the name of a topic may read it, unless its server asks for a token: it is a secret."""
+    token: str = field(default="", repr=False)
+    priority: int = 3
+    """1 (min) to 5 (urgent)."""
+    title: str = "{rule}"
+    """A template over `rule`, `key`, `count` and `text`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,6 +243,15 @@ class ActSettings:
     """A decision older than this is recorded as expired and moves nothing."""
 
 
+class Location(NamedTuple):
+    """`gateway.location`: where the sun rises and sets for rules."""
+
+    latitude: float
+    """Degrees, north positive, -90 to 90."""
+    longitude: float
+    """Degrees, east positive, -180 to 180."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The whole configuration."""
@@ -205,6 +259,8 @@ class Settings:
     gateway_id: str
     data_dir: Path
     timezone: str = "UTC"
+    location: Location | None = None
+    """None: rules that follow the sun name their own."""
     listen: ListenSettings | None = None
     connect: ConnectSettings | None = None
     topics: tuple[TopicSettings, ...] = ()
@@ -212,7 +268,7 @@ class Settings:
     rules: tuple[Path, ...] = ()
     """Rule files, globs already resolved, `*.test.yaml` already left out, in sorted order."""
     forward: tuple[SinkSettings, ...] = ()
-    notify: tuple[WebhookSettings, ...] = ()
+    notify: tuple[ReceiverSettings, ...] = ()
     http: HttpSettings | None = HttpSettings()
     act: ActSettings = ActSettings()
     path: Path | None = None

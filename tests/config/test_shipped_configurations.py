@@ -19,7 +19,15 @@ from gateway.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "config").glob("*.yaml"))
 REFERENCE = ROOT / "config" / "reference.yaml"
-VARIABLES = ("DEVICES_PASSWORD", "BROKER_PASSWORD", "CLOUD_PASSWORD", "HOOK_TOKEN", "INFLUX_TOKEN")
+VARIABLES = (
+    "DEVICES_PASSWORD",
+    "BROKER_PASSWORD",
+    "CLOUD_PASSWORD",
+    "HOOK_TOKEN",
+    "INFLUX_TOKEN",
+    "SMTP_PASSWORD",
+    "NTFY_TOKEN",
+)
 
 
 @pytest.fixture
