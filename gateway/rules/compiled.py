@@ -94,11 +94,6 @@ class Rule:
         return self.topics if self.follows is None else (*self.topics, self.follows.on)
 
     @property
-    def on(self) -> TopicFilter:
-        """The first topic."""
-        return self.topics[0]
-
-    @property
     def names(self) -> tuple[str, ...]:
         """The captured levels that tell one machine from another."""
         return self.topics[0].names if self.topics else ()

@@ -60,7 +60,7 @@ def load_rules(paths: Sequence[Path], site: Site | None = None) -> RuleSet:
     return RuleSet(
         rules=tuple(files.rules),
         thermostats=tuple(files.thermostats),
-        warnings=(*files.warnings, *checks.shared_actuators(everyone)),
+        warnings=(*files.warnings, *checks.shared_actuators(everyone), *checks.fluttering(files.rules)),
         actuators=actuator_limits(files.rules, files.thermostats),
         recipients=checks.recipients(files.rules, files.thermostats),
         topics=files.site.topics,
@@ -70,7 +70,7 @@ def load_rules(paths: Sequence[Path], site: Site | None = None) -> RuleSet:
 def load_configured(settings: Settings) -> RuleSet:
     """The rules that a configuration names, as `load_rules` reads them."""
     topics = tuple(compile_filter(topic.topic) for topic in settings.topics)
-    location = getattr(settings, "location", None)
+    location = settings.location
     return load_rules(settings.rules, Site(ZoneInfo(settings.timezone), location, topics))
 
 

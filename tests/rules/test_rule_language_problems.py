@@ -156,12 +156,40 @@ def _emitter(name, on, to):
     return f"  - {{id: {name}, on: '{on}', then: [{{emit: {{topic: '{to}', payload: {{}}}}}}]}}\n"
 
 
+def test_a_loop_that_is_allowed_is_none(problems):
+    """The operator has said so; three derived events in a row are still the end."""
+    chain = _emitter("a", "x/{n}", "y/{n}") + _emitter("b", "y/{n}", "x/{n}")
+    assert any("for ever" in line for line in problems("rules:\n" + chain))
+    assert problems("rules:\n" + chain.replace("{id: a,", "{id: a, allow_loop: true,")) == []
+
+
+def test_rules_that_drive_an_actuator_in_opposite_ways_are_told_with_both_names(load):
+    """One switches on what the other switches off: both places, and which is which."""
+    other = RULE.replace("id: fan", "id: calm").replace("70", "80").replace("rules:\n", "")
+    on, off = 'payload: "ON", state: "on"', 'payload: "OFF", state: "off"'
+    other = other.replace(on, off).replace(
+        f'    finally: [{{command: {{topic: "devices/{{device}}/fan/set", {off}}}}}]\n', ""
+    )
+    (warning,) = [line for line in load(RULE + other).warnings if "opposite" in line]
+    assert "`fan` turns `devices/+/fan/set` on and `calm`" in warning
+
+
+def test_an_actuator_on_one_threshold_is_a_warning(load):
+    """A value on the edge would switch it with every reading."""
+    bare = RULE.replace("    until: humidity < 60\n", "").replace("    for: 1m\n", "")
+    assert any("`until` some way off" in line for line in load(bare).warnings)
+    assert load(RULE).warnings == ()
+
+
 def test_rules_that_trigger_each_other_for_ever_are_refused(problems):
     """The chain is named; a chain that ends is fine."""
     chain = _emitter("a", "x/{n}", "y/{n}") + _emitter("b", "y/+", "z") + _emitter("c", "z", "w")
     assert problems("rules:\n" + chain) == []
     (problem,) = problems("rules:\n" + chain + _emitter("d", "w", "x/1"))
-    assert problem == "2:10: these rules trigger each other for ever: `a` → `b` → `c` → `d` → `a`"
+    assert (
+        problem
+        == "2:10: these rules trigger each other for ever: `a` → `b` → `c` → `d` → `a`; `allow_loop: true` lets them"
+    )
 
 
 def test_two_rules_that_command_one_actuator_are_a_warning_with_both_names(load):
