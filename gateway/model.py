@@ -314,6 +314,11 @@ class Decision(msgspec.Struct, frozen=True, tag="decision"):
     shadow: bool = False
     """From a rule on trial: recorded, and nobody acts on it."""
 
+    @property
+    def leaves(self) -> bool:
+        """Whether somebody has to carry it out: it is not on trial, and was not done by having been recorded."""
+        return not self.shadow and isinstance(self.action, Publish | Command | Notify)
+
 
 class Outcome(msgspec.Struct, frozen=True, tag="outcome"):
     """What became of a decision. Logged as it happens."""

@@ -23,7 +23,7 @@ import msgspec
 from gateway.act.interlock import INTERLOCK, Allow, Deny, Expired, Interlock
 from gateway.act.outbox import Ended, Outbox, Send
 from gateway.act.records import decode_records
-from gateway.model import NOT_FRESH, Batch, Command, Decision, Emit, Notify, Outcome, Publish
+from gateway.model import NOT_FRESH, Batch, Command, Decision, Notify, Outcome, Publish
 from gateway.mqtt.topics import topic_problem
 from gateway.observe import events
 
@@ -81,7 +81,7 @@ class Dispatcher:
         """The decisions in a batch of kind DECISIONS that are to be carried out, each with its sequence number."""
         found = []
         for seq, record in decode_records(batch):
-            if isinstance(record, Decision) and not isinstance(record.action, Emit):
+            if isinstance(record, Decision) and record.leaves:
                 if record.id in self._done:
                     self._done.discard(record.id)
                 else:

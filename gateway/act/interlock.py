@@ -22,7 +22,7 @@ import msgspec
 from gateway.model import ActuatorLimits, Command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 INTERLOCK = "interlock"
 """Stands in the place of a rule's id where the cap has switched something off."""
@@ -113,14 +113,15 @@ class Interlock:
         """See the module.
 
         Args:
-            limits: by command topic; an actuator that is not listed is held to age and rate alone.
+            limits: by command topic; an actuator that is not there is held to age and rate alone.
             max_age_s: how old a decision may be.
         """
         self._limits = limits
         self.max_age_ns = int(max_age_s * 1e9)
         self._actuators: dict[str, _Actuator] = {}
-        self._capped = _capped(limits)
-        """What switches it off, by topic."""
+        self._capped: dict[str, Command] = {}
+        """What switches it off, by topic, of every actuator with a `max_on` that is known by name."""
+        self._know(limits)
         self._has_begun = False
         self._closed_because = ""
         self._deadline_ns: int | None = None
@@ -149,7 +150,8 @@ class Interlock:
     def learn(self, limits: Mapping[str, ActuatorLimits]) -> None:
         """Hold actuators to other limits from now on. What is known of them stays."""
         self._limits = limits
-        self._capped = _capped(limits)
+        self._capped.clear()
+        self._know([*limits, *self._actuators])
         self._has_begun = False
         self._plan()
 
@@ -175,6 +177,7 @@ class Interlock:
             # What the cap switches off had been on for all of it, also where the log no longer tells since when.
             age_ns = self._max_on_ns(command.topic) if for_cap else 0
             actuator = self._actuators[command.topic] = _Actuator(_Moment(now_ns - age_ns, None))
+            self._know([command.topic])
         actuator.sent_ns.append(now_ns)
         actuator.forget_until(now_ns - self._min_off_ns(command.topic))
         moment = _Moment(now_ns, seq)
@@ -211,6 +214,7 @@ class Interlock:
         elif command.state == "on":
             if actuator is None:
                 actuator = self._actuators[command.topic] = _Actuator(_Moment(from_ns, seq))
+                self._know([command.topic])
             actuator.on_since = actuator.maybe_on_since or _Moment(from_ns, seq)
             actuator.state = "on"
             self._plan()
@@ -258,12 +262,14 @@ class Interlock:
 
     def oldest_seq(self, now_ns: int) -> int | None:
         """The oldest record on which what it knows rests: a restart must read from there. None: there is none."""
-        moments = (moment for topic in self._limits for moment in self._needed(topic, now_ns))
+        moments = (moment for topic in self._actuators for moment in self._needed(topic, now_ns))
         return min((moment.seq for moment in moments if moment.seq is not None), default=None)
 
     def safe_commands(self) -> list[Command]:
-        """What puts every actuator into its stated safe state."""
-        return [limits.safe for limits in self._limits.values() if limits.safe is not None]
+        """What puts every actuator that is known by name into its stated safe state."""
+        topics = dict.fromkeys([*self._limits, *self._actuators])
+        limits = (self._limits.get(topic, _NO_LIMITS) for topic in topics)
+        return [each.safe for each in limits if each.safe is not None]
 
     def states(self) -> dict[str, str | None]:
         """Last commanded state by topic."""
@@ -271,13 +277,20 @@ class Interlock:
 
     def _needed(self, topic: str, now_ns: int) -> Iterator[_Moment]:
         """What limits still count from."""
-        actuator, limits = self._actuators.get(topic), self._limits[topic]
-        if actuator is None or (limits.max_on_s is None and not limits.min_off_s):
+        actuator, limits = self._actuators[topic], self._limits.get(topic, _NO_LIMITS)
+        if limits.max_on_s is None and not limits.min_off_s:
             return
         actuator.forget_until(now_ns - self._min_off_ns(topic))
         for moment in (actuator.maybe_on_since, actuator.off_since):
             if moment is not None:
                 yield moment
+
+    def _know(self, topics: Iterable[str]) -> None:
+        """Take up the caps of actuators that are named for the first time."""
+        for topic in topics:
+            limits = self._limits.get(topic, _NO_LIMITS)
+            if limits.max_on_s is not None and (off := _off_command(limits)) is not None:
+                self._capped[topic] = off
 
     def _plan(self) -> None:
         due = (self._due_ns(topic) for topic in self._capped)
@@ -298,15 +311,6 @@ class Interlock:
     def _max_on_ns(self, topic: str) -> int:
         """The cap; 0 for an actuator that has none."""
         return int((self._limits.get(topic, _NO_LIMITS).max_on_s or 0.0) * 1e9)
-
-
-def _capped(limits: Mapping[str, ActuatorLimits]) -> dict[str, Command]:
-    """Of each actuator with a `max_on`, what switches it off."""
-    return {
-        topic: off
-        for topic, each in limits.items()
-        if each.max_on_s is not None and (off := _off_command(each)) is not None
-    }
 
 
 def _off_command(limits: ActuatorLimits) -> Command | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.act.interlock import INTERLOCK
 from gateway.act.records import decode_records
-from gateway.model import Command, Decision, Emit, Outcome
+from gateway.model import Command, Decision, Outcome
 
 if TYPE_CHECKING:
     from gateway.act.interlock import Interlock
@@ -57,7 +57,7 @@ class Recall:
                 told = self._open.pop(record.decision_id, None)
                 if told is not None:
                     self._ended(told, record, epoch)
-            elif not isinstance(record.action, Emit):  # which comes to no end: it was done when it was recorded
+            elif record.leaves:  # all else comes to no end
                 self._open[record.id] = _Told(record, seq, at_ns, epoch)
 
     def finish(self, now_ns: int, epoch: int) -> list[tuple[int, Decision]]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gateway.rules.plans import CommandPlan, Plan, Step, summary
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway.model import ActuatorLimits
     from gateway.mqtt.topics import TopicFilter
     from gateway.rules.expression import Expression
@@ -155,8 +157,8 @@ class RuleSet:
     thermostats: tuple[Thermostat, ...] = ()
     warnings: tuple[str, ...] = ()
     """What `check` shows and nobody has to act on: `path:line:column: message`."""
-    actuators: dict[str, ActuatorLimits] = field(default_factory=dict)
-    """What the interlock holds each actuator with a fixed topic to."""
+    actuators: Mapping[str, ActuatorLimits] = field(default_factory=dict)
+    """What the interlock holds each actuator to. Iterating gives those with a fixed topic."""
     recipients: dict[str, str] = field(default_factory=dict)
     """Every `notify: {to}` with the place of its first use, to be compared with the configuration's `notify`."""
     topics: tuple[TopicFilter, ...] = ()
