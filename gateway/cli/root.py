@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import check, demo, dlq, log, run, status
+from gateway.cli import check, demo, dlq, log, rules, run, status
 from gateway.errors import ConfigError, GatewayError
 
 FOUND_SOMETHING = 1
@@ -36,6 +36,7 @@ app.command("check")(check.check)
 app.command("status")(status.status)
 app.add_typer(log.app, name="log")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(rules.app, name="rules")
 
 
 def _version(wanted: bool) -> None:

@@ -67,11 +67,15 @@ def load_rules(paths: Sequence[Path], site: Site | None = None) -> RuleSet:
     )
 
 
+def site_of(settings: Settings) -> Site:
+    """What rules have to know of a configured gateway."""
+    topics = tuple(compile_filter(topic.topic) for topic in settings.topics)
+    return Site(ZoneInfo(settings.timezone), settings.location, topics)
+
+
 def load_configured(settings: Settings) -> RuleSet:
     """The rules that a configuration names, as `load_rules` reads them."""
-    topics = tuple(compile_filter(topic.topic) for topic in settings.topics)
-    location = settings.location
-    return load_rules(settings.rules, Site(ZoneInfo(settings.timezone), location, topics))
+    return load_rules(settings.rules, site_of(settings))
 
 
 class _Files:
