@@ -125,8 +125,8 @@ class RuleMachine(Machine):
                 self.followed_ns = at_ns
             return None
         for (_, sample, _), window in zip(self._aggregates, self.windows, strict=True):
-            value = 1 if sample is None else sample(fields, captured)
-            if value is not False and logic.known(value):
+            value = sample(fields, captured)
+            if value is not None:
                 window.add(at_ns, value)
         return self.view(fields, captured, now_ns)
 
@@ -332,9 +332,22 @@ def watched(rule: Rule) -> list[Looked]:
     return [each for each in rule.references if not isinstance(each, WindowReference | VariableReference)]
 
 
-def _aggregate(reference: WindowReference) -> tuple[str, Evaluate | None, Aggregate]:
-    sample = None if reference.argument is None else compile_tree(reference.argument)
-    return reference.text, sample, AGGREGATES[reference.function]
+def _aggregate(reference: WindowReference) -> tuple[str, Evaluate, Aggregate]:
+    return reference.text, _sample(reference), AGGREGATES[reference.function]
+
+
+def _sample(reference: WindowReference) -> Evaluate:
+    """What an event adds to a window; None: nothing."""
+    if reference.argument is None:
+        return lambda _fields, _captured: 1
+    evaluate = compile_tree(reference.argument)
+    if reference.function == "count":
+        return lambda fields, captured: 1 if _counts(evaluate(fields, captured)) else None
+    return lambda fields, captured: logic.number(evaluate(fields, captured))
+
+
+def _counts(value: Any) -> bool:
+    return value is not False and logic.known(value)
 
 
 def _since_1970_ns(value: Any) -> int | None:

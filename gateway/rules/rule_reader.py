@@ -18,12 +18,14 @@ from gateway.rules.compiled import MODES, Follows, Rule
 from gateway.rules.expression import Expression, ExpressionError, compile_condition
 from gateway.rules.phrases import IDENTIFIER, read_condition, read_filter, read_ns, read_optional_value
 from gateway.rules.plans import CommandPlan, PublishPlan, expressions
+from gateway.rules.references import WindowReference
 from gateway.rules.trigger_reader import Site, Triggers, read_triggers
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from gateway.config.section import Section
+    from gateway.rules.references import Reference
 
 LONG_FORMS = {"on": "triggers", "when": "conditions", "then": "actions"}
 """Names that other systems have for the same."""
@@ -63,6 +65,7 @@ def read_rule(section: Section, fingerprint: str, warnings: list[str], site: Sit
     times_ns = {key: read_ns(section, key) for key in ("for", "keep_for", "cooldown")}
     stale_after_ns = read_ns(section, "stale_after", least_ns=1)
     on_stale = section.choice("on_stale", ("off", "hold"))
+    lateness_ns = read_ns(section, "lateness") or 0
     max_age_s = section.duration_s("max_age", _MAX_AGE_S, least_s=0.001) or _MAX_AGE_S
     look_every_s = section.duration_s("evaluate_every", _LOOK_EVERY_S, least_s=0.1) or _LOOK_EVERY_S
     most_per_minute = section.integer("most_per_minute", None, least=1, most=100_000)
@@ -105,12 +108,21 @@ def read_rule(section: Section, fingerprint: str, warnings: list[str], site: Sit
         steps=steps,
         finally_=finally_,
         roots=frozenset(root for expression in read for root in expression.roots),
-        references=tuple({each.text: each for expression in read for each in expression.references}.values()),
+        references=_references(read, lateness_ns),
     )
     _check_condition(section, rule)
     _check_actuators(section, rule)
     _warn_shared_state(rule, warnings)
     return rule if len(section.problems.lines()) == before else None
+
+
+def _references(read: list[Expression], lateness_ns: int) -> tuple[Reference, ...]:
+    """What all expressions of a rule name beside the event, each once; tumbling windows close so much later."""
+    found = {each.text: each for expression in read for each in expression.references}
+    return tuple(
+        each._replace(span=each.span._replace(lateness_ns=lateness_ns)) if isinstance(each, WindowReference) else each
+        for each in found.values()
+    )
 
 
 def _key(section: Section, name: str) -> str:

@@ -21,7 +21,7 @@ Invariants:
 from __future__ import annotations
 
 import math
-from bisect import bisect_right, insort
+from bisect import bisect_left, insort
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -60,31 +60,31 @@ class Window:
         if not samples or at_ns >= samples[-1][0]:
             samples.append((at_ns, value))
         else:
-            insort(samples, (at_ns, value), key=lambda sample: sample[0])
+            insort(samples, (at_ns, value), key=_time)
+        # Here and not where somebody looks, so that looking, at whatever time, changes nothing.
+        oldest_ns = self._bounds_ns(samples[-1][0])[0]
+        if samples[0][0] < oldest_ns:
+            del samples[: bisect_left(samples, oldest_ns, key=_time)]
         if len(samples) > MAX_SAMPLES:
             excess = MAX_SAMPLES // 10
             self.dropped += excess
             del samples[:excess]
 
     def values(self, now_ns: int) -> list[tuple[int, float]]:
-        """The samples that count now, and none before them is kept."""
-        span_ns, tumbling, lateness_ns = self._span
+        """The samples that count now."""
         samples = self._samples
-        if tumbling:
-            end_ns = (now_ns - lateness_ns) // span_ns * span_ns
-            self._forget(end_ns - span_ns - 1)
-            return samples[: bisect_right(samples, end_ns - 1, key=lambda sample: sample[0])]
-        self._forget(now_ns - span_ns)
-        if samples and samples[-1][0] > now_ns:
-            return samples[: bisect_right(samples, now_ns, key=lambda sample: sample[0])]
-        return samples
+        oldest_ns, end_ns = self._bounds_ns(now_ns)
+        if samples and samples[0][0] >= oldest_ns and samples[-1][0] < end_ns:
+            return samples
+        return samples[bisect_left(samples, oldest_ns, key=_time) : bisect_left(samples, end_ns, key=_time)]
 
-    def closes_ns(self, now_ns: int) -> int | None:
-        """When a tumbling window has its next value; None: it slides, or there is nothing in it."""
+    def _bounds_ns(self, now_ns: int) -> tuple[int, int]:
+        """From when on, and before when, a sample counts."""
         span_ns, tumbling, lateness_ns = self._span
-        if not tumbling or not self._samples:
-            return None
-        return ((now_ns - lateness_ns) // span_ns + 1) * span_ns + lateness_ns
+        if not tumbling:
+            return now_ns - span_ns + 1, now_ns + 1
+        end_ns = (now_ns - lateness_ns) // span_ns * span_ns
+        return end_ns - span_ns, end_ns
 
     def dump(self) -> list[Any]:
         """The state, for a snapshot."""
@@ -95,11 +95,9 @@ class Window:
         self.dropped, *flat = state
         self._samples = list(zip(flat[::2], flat[1::2], strict=True))
 
-    def _forget(self, until_ns: int) -> None:
-        """Drop what is at or before a time."""
-        samples = self._samples
-        if samples and samples[0][0] <= until_ns:
-            del samples[: bisect_right(samples, until_ns, key=lambda sample: sample[0])]
+
+def _time(sample: tuple[int, float]) -> int:
+    return sample[0]
 
 
 def _numbers(samples: Samples) -> list[float]:
@@ -159,9 +157,9 @@ def _total_of(aggregate: Aggregate) -> Aggregate:
     def total(samples: Samples) -> float | None:
         try:
             value = aggregate(samples)
+            return value if value is None or math.isfinite(value) else None
         except OverflowError:
             return None
-        return value if value is None or math.isfinite(value) else None
 
     return total
 
