@@ -62,7 +62,7 @@ class EdgeMachine(RuleMachine):
             clock_ns = self.world.wall_ns(now_ns) if is_wall else now_ns
             if clock_ns is not None and (self.next_ns[number] < 0 or (moved and is_wall)):
                 self.next_ns[number] = _or_never(schedule.next_after(clock_ns))
-        self._set_due(now_ns)
+        self.due_ns = self._next_due_ns()  # after a restart it may lie behind: it is still due at its own time
 
     def wake(self, now_ns: int, out: list[Decision]) -> None:
         """The deadline has come."""
@@ -114,12 +114,15 @@ class EdgeMachine(RuleMachine):
         self.load_shared(shared)
 
     def _set_due(self, now_ns: int) -> None:
+        self.due_ns = max(self._next_due_ns(), now_ns + 1)
+
+    def _next_due_ns(self) -> int:
         due_ns = self.step_ns
         for schedule, planned_ns in zip(self.rule.schedules, self.next_ns, strict=True):
             at_ns = planned_ns if isinstance(schedule, Every) else self.world.elapsed_ns(planned_ns)
             if planned_ns >= 0 and at_ns is not None:
                 due_ns = min(due_ns, at_ns)
-        self.due_ns = max(due_ns, now_ns + 1)
+        return due_ns
 
 
 def _or_never(planned_ns: int | None) -> int:
@@ -166,7 +169,7 @@ class SilenceMachine(RuleMachine):
         assert silence is not None, "it waits for one"
         if self.seen_ns < 0 and silence.on_start:
             self.seen_ns = now_ns
-        self._set_due(now_ns)
+            self._set_due(now_ns)
 
     def wake(self, now_ns: int, out: list[Decision]) -> None:
         """The deadline has come."""
