@@ -231,7 +231,7 @@ def notification(to: str, text: str, *, rule: str) -> None:
 
 
 def notification_failed(to: str, *, why: str) -> None:
-    """A receiver was not told, or not at every address: it refused, never answered, or the gateway stops before its turn."""
+    """A receiver was not told, or not at every address: it refused, never answered, or the gateway stopped first."""
     _log.error("notification_failed", to=to, why=why)
 
 
