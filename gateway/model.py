@@ -264,8 +264,12 @@ class Emit(msgspec.Struct, frozen=True, tag="emit"):
     hops: int = 1
 
 
+OPERATOR = "operator"
+"""Stands in the place of a rule's id where a person has set a variable."""
+
+
 class Set(msgspec.Struct, frozen=True, tag="set"):
-    """Give a variable of the rules a value. The engine has done so when it decides it; nobody else acts on it."""
+    """Give a variable of the rules a value. Done by being decided; an operator's is done when the engine reads it."""
 
     name: str
     value: Value

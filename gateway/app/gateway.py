@@ -125,7 +125,7 @@ class Gateway:
             self.journal.record,
             self.command_latency.observe,
         )
-        self.rulebook = Rulebook(settings, self.rules, self.dispatcher.interlock, self.journal, self.store.events)
+        self.rulebook = Rulebook(settings, self.rules, self.dispatcher.interlock, self.journal, self.store)
         self.act = ActStage(self.dispatcher, self.store, settings.act.act_within_s)
         self.audit = AuditTrail(self.store)
         self.runners = [
@@ -174,7 +174,7 @@ class Gateway:
         from gateway.web.server import WebServer  # noqa: PLC0415
 
         replay = Replayer(self.store, self.settings.data_dir, self.ingest)
-        return WebServer(self.settings.http, self.status, replay=replay, reload=self.rulebook.reload)
+        return WebServer(self.settings.http, self.status, replay=replay, rules=self.rulebook)
 
     def status(self) -> GatewayStatus:
         """The whole gateway at this instant."""

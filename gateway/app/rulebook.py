@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from gateway.config.loader import load
 from gateway.errors import ConfigError
+from gateway.model import OPERATOR, Decision, Set
 from gateway.observe import events
 from gateway.rules.language import load_configured
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from gateway.act.interlock import Interlock
     from gateway.app.journal import Journal
     from gateway.config.settings import Settings
-    from gateway.ringlog import RingLog
+    from gateway.model import Value
+    from gateway.ringlog import Store
     from gateway.rules.compiled import RuleSet
     from gateway.rules.stage import RulesStage
 
@@ -32,13 +34,19 @@ class Rulebook:
     """See the module."""
 
     def __init__(
-        self, settings: Settings, stage: RulesStage, interlock: Interlock, journal: Journal, log: RingLog
+        self,
+        settings: Settings,
+        stage: RulesStage,
+        interlock: Interlock,
+        journal: Journal,
+        store: Store,
     ) -> None:
         self._settings = settings
         self._stage = stage
         self._interlock = interlock
         self._journal = journal
-        self._log = log
+        self._log = store.events
+        self._committer = store.committer
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -77,12 +85,31 @@ class Rulebook:
             events.rules_reloaded(rules=len(rules.everyone), dropped=dropped)
             return dropped
 
+    async def set_variables(self, values: dict[str, Value]) -> None:
+        """Give variables of the rules values, by way of the log. Durable when this returns.
+
+        Raises:
+            StorageError: the log has failed.
+        """
+        now_ns = self._log.elapsed_ns()
+        self._journal.record(
+            [
+                Decision(f"{OPERATOR}//{now_ns}/{number}", OPERATOR, "", Set(name, value), now_ns, None, "set by hand")
+                for number, (name, value) in enumerate(values.items())
+            ]
+        )
+        await self._committer.run(_nothing)
+
     async def watch_clock(self) -> None:
         """Tell the log that the wall clock has become known or has jumped, if a schedule waits for that. For ever."""
         while True:
             if self._stage.engine.waits_for(self._log.stamp()):
                 self._journal.mark("clock", self.rules.fingerprints)
             await asyncio.sleep(_LOOK_AT_CLOCK_S)
+
+
+def _nothing() -> None:
+    """A task that only waits for its turn, behind everything that was appended before it."""
 
 
 def _read(settings: Settings) -> RuleSet:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gateway.rules.compiled import Rule, RuleSet
     from gateway.rules.trace import Tracer
 
-_VERSION = 2
+_VERSION = 3
 _RuleMachine: TypeAlias = LevelMachine | EdgeMachine | SilenceMachine
 _AnyMachine: TypeAlias = _RuleMachine | ThermostatMachine
 _Handlers: TypeAlias = "tuple[tuple[_AnyMachine | Watch, int, dict[str, str]], ...]"

@@ -98,7 +98,7 @@ class _Files:
                 self.rules.append(rule)
         for entry in top.each("thermostats"):
             section = Section(entry, self._problems, top.at("thermostats"))
-            thermostat = read_thermostat(section, _fingerprint(entry))
+            thermostat = read_thermostat(section, _fingerprint(entry), self.site.zone)
             if self._is_new(section) and thermostat is not None:
                 self.thermostats.append(thermostat)
         top.done()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.config.document import Sequence
+from gateway.model import OPERATOR
 from gateway.rules.action_reader import read_actions, read_sequence
 from gateway.rules.compiled import MODES, Follows, Rule
 from gateway.rules.expression import Expression, ExpressionError, compile_condition
@@ -33,8 +34,8 @@ _MOST_PER_MINUTE = 20
 _MAX_AGE_S = 60.0
 _LOOK_EVERY_S = 10.0
 _NEEDS_PHASES = ("for", "until", "keep_for", "stale_after", "on_stale")
-RESERVED = frozenset({"interlock", "make-safe"})
-"""Ids under which act itself decides."""
+RESERVED = frozenset({"interlock", "make-safe", OPERATOR})
+"""Ids under which others than rules decide."""
 
 
 def read_rule(section: Section, fingerprint: str, warnings: list[str], site: Site) -> Rule | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from gateway.errors import StorageError
-from gateway.model import Batch, Decision, Gap, Kind, Outcome, Position, Value
+from gateway.model import OPERATOR, Batch, Decision, Gap, Kind, Outcome, Position, Set, Value
 from gateway.observe import events
 from gateway.rules.engine import Engine
 
@@ -130,6 +130,9 @@ class RulesStage:
             if isinstance(record, Outcome) and record.state in _NOT_DONE:
                 self._unsaved_records += 1
                 decisions += self.engine.refused(record.decision_id, record.state, batch.stamp.elapsed_ns)
+            elif isinstance(record, Decision) and record.rule == OPERATOR and isinstance(record.action, Set):
+                self._unsaved_records += 1
+                self.engine.world.variables[record.action.name] = record.action.value
         return decisions
 
     def _say(self, decisions: Sequence[Decision]) -> None:

@@ -20,7 +20,9 @@ class Trace(NamedTuple):
     what: str
     """Changes: `pending`, `fired`, `ended`, `reset` (no longer true before `for` was over), `stale`, `refused` (by the
     interlock or the actuator). Near misses: `unknown`, `late`, `cooling`, `gated` (triggered, but `when` did not hold),
-    `unarmed` (beyond the threshold, but it never crossed it), `dropped` (a run was under way), `storm`, `looped`."""
+    `unarmed` (beyond the threshold, but it never crossed it), `queued`, `dropped` (a run was under way), `storm`,
+    `looped`. Thermostats also: `held` (`min_on` is not over; `cooling` means `min_off`), `max_on`, `window`, `away`,
+    `schedule`."""
     detail: str
     """One sentence for a person."""
     readings: str

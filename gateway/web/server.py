@@ -1,4 +1,4 @@
-"""The HTTP server: health, readiness, metrics and status for whoever watches; two requests for the operator.
+"""The HTTP server: health, readiness, metrics and status for whoever watches; a few requests for the operator.
 
     GET  /                            the page: what is where
     GET  /healthz                     200, or 503 with the reasons
@@ -7,6 +7,7 @@
     GET  /api/v1/status               GatewayStatus as JSON
     POST /api/v1/deadletters/replay   ReplayRequest -> ReplayResult, from this machine only
     POST /api/v1/rules/reload         -> {"dropped": [...]}, or 422 with the problems; from this machine only
+    POST /api/v1/rules/variables      {"away": true} -> {"set": [...]}, durable; from this machine only
 
 Invariants:
 - The server only renders what it is given: it owns no count and touches no disk.
@@ -22,7 +23,7 @@ import asyncio
 import logging
 import socket
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 from aiohttp import web
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
     from gateway.observe.status import GatewayStatus
 
 RELOAD_PATH = "/api/v1/rules/reload"
+VARIABLES_PATH = "/api/v1/rules/variables"
+Variables = dict[
+    Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")],
+    bool | float | int | Annotated[str, msgspec.Meta(max_length=500)] | None,
+]
+"""Names of variables to their values."""
 MAX_BODY_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 8 * 1024
 """One header, and the request line."""
@@ -62,6 +69,16 @@ _HEADERS = {
 }
 
 
+class Rulebook(Protocol):
+    """The rules of the running gateway."""
+
+    async def reload(self) -> list[str]:
+        """Read them anew; one sentence for each whose state was dropped."""
+
+    async def set_variables(self, values: dict[str, Any]) -> None:
+        """Give variables values; durable when this returns."""
+
+
 class WebServer:
     """Serves one gateway's status on one address."""
 
@@ -71,7 +88,7 @@ class WebServer:
         status: Callable[[], GatewayStatus],
         *,
         replay: Replay | None = None,
-        reload: Callable[[], Awaitable[list[str]]] | None = None,
+        rules: Rulebook | None = None,
         max_connections: int = MAX_CONNECTIONS,
         first_request_s: float = FIRST_REQUEST_S,
     ) -> None:
@@ -81,14 +98,14 @@ class WebServer:
             settings: where to listen.
             status: asked once per request.
             replay: puts dead letters back; None answers 404.
-            reload: reads the rules anew; None answers 404.
+            rules: reads the rules anew, and sets their variables; None answers 404.
             max_connections: at once.
             first_request_s: how long a connection may stay silent at its beginning.
         """
         self._settings = settings
         self._status = status
         self._replay = replay
-        self._reload = reload
+        self._rules = rules
         self._max_connections = max_connections
         self._first_request_s = first_request_s
         self._metrics = MetricsPage(status)
@@ -153,6 +170,7 @@ class WebServer:
         app.router.add_get("/api/v1/status", self._status_json)
         app.router.add_post(REPLAY_PATH, self._replay_dead_letters)
         app.router.add_post(RELOAD_PATH, self._reload_rules)
+        app.router.add_post(VARIABLES_PATH, self._set_variables)
         return app
 
     @web.middleware
@@ -214,18 +232,37 @@ class WebServer:
         return _json(result, 200)
 
     async def _reload_rules(self, request: web.Request) -> web.Response:
-        if self._reload is None:
+        if self._rules is None:
             return _error(404, "this gateway has no rules to read anew")
         refusal = guard.judge_change(request.headers, request.content_type, request.remote)
         if refusal:
             return _error(refusal.status, refusal.reason)
         try:
-            dropped = await self._reload()
+            dropped = await self._rules.reload()
         except ConfigError as error:
             return _json({"error": {"status": 422, "reason": "nothing has changed"}, "problems": error.problems}, 422)
         except StorageError as error:
             return _error(503, str(error))
         return _json({"dropped": dropped}, 200)
+
+    async def _set_variables(self, request: web.Request) -> web.Response:
+        if self._rules is None:
+            return _error(404, "this gateway has no rules")
+        refusal = guard.judge_change(request.headers, request.content_type, request.remote)
+        if refusal:
+            return _error(refusal.status, refusal.reason)
+        try:
+            async with asyncio.timeout(BODY_S):
+                values = msgspec.json.decode(await request.read(), type=Variables)
+        except TimeoutError:
+            return _error(408, "the request's body did not arrive in time")
+        except msgspec.DecodeError as error:
+            return _error(400, str(error))
+        try:
+            await self._rules.set_variables(values)
+        except StorageError as error:
+            return _error(503, str(error))
+        return _json({"set": sorted(values)}, 200)
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:

@@ -32,11 +32,11 @@ def rewrite(life, text: str) -> None:
     life._rules.write_text(text)
 
 
-def ask(life) -> tuple[int, dict]:
+def ask(life, what: str = "reload", body: bytes = b"{}") -> tuple[int, dict]:
     """POST to the running gateway."""
     request = urllib.request.Request(
-        f"http://127.0.0.1:{life.gateway.web.port}/api/v1/rules/reload",
-        data=b"{}",
+        f"http://127.0.0.1:{life.gateway.web.port}/api/v1/rules/{what}",
+        data=body,
         headers={"Content-Type": "application/json", "X-Gateway-Request": "1"},
         method="POST",
     )
@@ -134,3 +134,22 @@ async def test_a_hangup_reads_the_rules_anew(gateway):
     gateway.process.send_signal(signal.SIGHUP)
     await until(lambda: gateway.log_entries("rules_refused"), "it says so", 20)
     assert gateway.stop() == 0
+
+
+async def test_an_operator_sets_a_variable_by_way_of_the_log(lives, clock):
+    """Law L12: what was set by hand survives a kill, and rules see it with the next look."""
+    life = lives("""
+rules:
+  - id: party
+    on: devices/{device}/climate
+    when: default(var("party"), false) and temperature > 20
+    then: [{publish: {topic: "displays/{device}", payload: {party: true}}}]
+""")
+    await begin(life)
+    for body, code in ((b'{"party": true}', 200), (b'{"no spaces": 1}', 400), (b"[]", 400)):
+        assert (await asyncio.to_thread(ask, life, "variables", body))[0] == code
+    await life.drop()
+    await begin(life)
+    peer = await life.peer("displays/a")
+    await life.say(peer, CLIMATE, temperature=21)
+    await until(lambda: peer.heard("displays/a") == [{"party": True}], "the rule has seen it", 10)

@@ -1,29 +1,28 @@
-"""The thermostat's one function: a table of situations, and an independent model that agrees with it throughout."""
+"""The thermostat's one function, situation by situation. `test_thermostat_against_a_model` lets it live at random."""
 
 from __future__ import annotations
 
-import math
 import random
 from itertools import pairwise
 
 import pytest
 
-from gateway.rules.thermostat import COOL, HEAT, OFF, Limits, State, decide
+from gateway.rules.thermostat import RETRY_NS, News, State, Window, begin, decide, refuse
+from gateway.rules.thermostat_rule import COOL, HEAT, OFF, Contact, Fall, Limits, Setpoints
 
 S = 1_000_000_000
 
 HEATING = Limits(
     stale_after_ns=60 * S,
     on_stale=OFF,
-    heat_on_below=20.0,
-    heat_off_above=22.0,
+    base=Setpoints(20.0, 22.0),
     min_on_ns=10 * S,
     min_off_ns=10 * S,
     max_on_ns=50 * S,
     reassert_ns=1_000 * S,
 )
-COOLING = HEATING._replace(heat_on_below=None, heat_off_above=None, cool_on_above=26.0, cool_off_below=24.0)
-BOTH = HEATING._replace(cool_on_above=26.0, cool_off_below=24.0)
+COOLING = HEATING._replace(base=Setpoints(None, None, 26.0, 24.0))
+BOTH = HEATING._replace(base=Setpoints(20.0, 22.0, 26.0, 24.0))
 
 TABLE = [
     # what, limits, (running, since_s, reading, read_s), reading now, now_s, command
@@ -64,55 +63,10 @@ def test_thermostat(what, limits, before, reading, now_s, command):
     """Each row: one situation and what it calls for."""
     running, since_s, last, read_s = before
     state = State(running, since_s * S, since_s * S, last, read_s * S)
-    verdict = decide(limits, state, reading, round(now_s * S))
+    verdict = decide(limits, state, News(reading), round(now_s * S))
     assert verdict.command == command
     assert verdict.deadline_ns > now_s * S
     assert bool(verdict.because) == (command is not None)
-
-
-class Model:
-    """A thermostat as one would write it without deadlines: looked at every second, whatever happens."""
-
-    def __init__(self, limits):
-        self.limits = limits
-        self.mode, self.changed, self.said = None, 0, 0
-        self.value, self.heard = None, -math.inf
-
-    def look(self, second, reading):
-        if reading is not None:
-            self.value, self.heard = reading, second
-        wish, urgent = self._wish(second)
-        if self.mode is None:
-            return self._say(second, OFF)
-        age = second - self.changed
-        if wish != self.mode:
-            if self.mode == OFF and age >= self.limits.min_off_ns / S:
-                return self._say(second, wish)
-            if self.mode != OFF and (urgent or age >= self.limits.min_on_ns / S):
-                return self._say(second, OFF)
-        if second - self.said >= self.limits.reassert_ns / S:
-            self.said = second
-            return self.mode
-        return None
-
-    def _say(self, second, mode):
-        self.mode, self.changed, self.said = mode, second, second
-        return mode
-
-    def _wish(self, second):
-        lim = self.limits
-        if self.mode in {HEAT, COOL} and lim.max_on_ns and second - self.changed >= lim.max_on_ns / S:
-            return OFF, True
-        if second - self.heard >= lim.stale_after_ns / S:
-            if lim.on_stale == "hold":
-                return self.mode, False
-            return (OFF, True) if lim.on_stale == OFF else (HEAT if lim.heat_on_below else COOL, False)
-        heats, cools = lim.heat_on_below is not None, lim.cool_on_above is not None
-        if heats and (self.value < lim.heat_on_below or (self.mode == HEAT and self.value <= lim.heat_off_above)):
-            return HEAT, False
-        if cools and (self.value > lim.cool_on_above or (self.mode == COOL and self.value >= lim.cool_off_below)):
-            return COOL, False
-        return OFF, False
 
 
 def _random_limits(rng):
@@ -137,27 +91,6 @@ def _random_sequence(rng, seconds):
         second += rng.choice([0, 1, 1, 2, 3, 5, rng.randrange(40)])
 
 
-def test_twenty_thousand_random_lives_agree_with_the_model(seed):
-    """Woken only at its deadlines and by readings, it says what a model says that is looked at every second (R1)."""
-    rng = random.Random(seed)
-    for _ in range(20_000):
-        limits = _random_limits(rng)
-        model, state, due_ns = Model(limits), State(), 10**30
-        said, modelled, second = [], [], 0
-        for at, reading in _random_sequence(rng, 60):
-            while second < at:  # the model looks at every second, readings or not
-                second += 1
-                modelled.append((second, model.look(second, None) if model.mode is not None else None))
-            modelled.append((at, model.look(at, reading)))
-            while due_ns <= at * S:
-                fired_ns = due_ns
-                state, command, _, due_ns = decide(limits, state, None, fired_ns)
-                said.append((fired_ns // S, command))
-            state, command, _, due_ns = decide(limits, state, reading, at * S)
-            said.append((at, command))
-        assert [entry for entry in said if entry[1]] == [entry for entry in modelled if entry[1]], limits
-
-
 def test_safety_holds_for_every_random_life(seed):
     """Never on longer than max_on (R3), never on a silent sensor (R2), never faster than min_on and min_off (R1)."""
     rng = random.Random(seed)
@@ -167,10 +100,10 @@ def test_safety_holds_for_every_random_life(seed):
         for at, reading in [*_random_sequence(rng, 120), (10_000, None)]:
             looks = []
             while due_ns <= at * S:
-                verdict = decide(limits, state, None, due_ns)
+                verdict = decide(limits, state, News(), due_ns)
                 looks.append((due_ns, verdict))
                 state, due_ns = verdict.state, verdict.deadline_ns
-            verdict = decide(limits, state, reading, at * S)
+            verdict = decide(limits, state, News(reading), at * S)
             looks.append((at * S, verdict))
             state, due_ns = verdict.state, verdict.deadline_ns
             for now_ns, look in looks:
@@ -193,6 +126,184 @@ def test_safety_holds_for_every_random_life(seed):
 
 
 def test_no_bad_reading_breaks_a_silence():
-    """A sensor that only sends NaN is a silent sensor: `decide` is called without a reading."""
-    state = decide(HEATING, State(OFF, 0, 0, 19.0, 50 * S), None, 20 * S).state
+    """L9: a sensor that only sends NaN is a silent sensor: `decide` is called without a reading."""
+    state = decide(HEATING, State(OFF, 0, 0, 19.0, 50 * S), News(), 20 * S).state
     assert state.read_ns == 50 * S
+
+
+CONTACT = Contact("window", for_ns=30 * S, resume_after_ns=120 * S)
+AIRED = HEATING._replace(
+    contacts=(CONTACT,), stale_after_ns=10_000 * S, max_on_ns=None, min_on_ns=0, reassert_ns=10**15
+)
+
+
+class Hours:
+    """Calls `decide` with news, and at every deadline before it. Keeps what was switched when, and the notes."""
+
+    def __init__(self, limits, running=HEAT, reading=19.0):
+        self.limits, self.switched, self.notes = limits, [], []
+        self.state = begin(limits)._replace(running=running, reading=reading)
+        self.due_ns, self.setpoints = 1, None
+
+    def at(self, second, setpoints=None, **news):
+        while self.due_ns < second * S:
+            self._look(News(setpoints=self.setpoints), self.due_ns)
+        self.setpoints = setpoints
+        self._look(News(**news, setpoints=setpoints), round(second * S))
+        return self
+
+    def refused(self, second, outcome, *, was_on, is_first=True):
+        self.at(second)
+        verdict = refuse(self.limits, self.state, outcome, was_on=was_on, is_first=is_first, now_ns=round(second * S))
+        self._take(verdict, round(second * S))
+        return self
+
+    def _look(self, news, now_ns):
+        self._take(decide(self.limits, self.state, news, now_ns), now_ns)
+
+    def _take(self, verdict, now_ns):
+        assert verdict.deadline_ns > now_ns
+        assert bool(verdict.command) == bool(verdict.because)
+        self.state, self.due_ns = verdict.state, verdict.deadline_ns
+        self.notes += [(now_ns / S, what) for what, _ in verdict.notes]
+        if verdict.command:
+            self.switched.append((now_ns / S, verdict.command))
+
+
+def test_a_window_stops_the_heating_once_it_has_been_open_for_long_enough():
+    """`for`: a door held open for a moment is nothing; `resume_after`: nor is one held shut for a moment."""
+    hours = Hours(AIRED)
+    hours.at(10, window=(0, True)).at(39, window=(0, False)).at(50, window=(0, True)).at(500)
+    assert hours.switched == [(80, OFF)]
+    hours.at(600, window=(0, False)).at(719, window=(0, True)).at(730, window=(0, False)).at(2_000)
+    assert hours.switched == [(80, OFF), (850, HEAT)]
+
+
+def test_an_open_window_waits_for_min_on():
+    """An open window is comfort, and comfort never wears a compressor out."""
+    hours = Hours(AIRED._replace(min_on_ns=300 * S)).at(10, window=(0, True)).at(1_000)
+    assert hours.switched == [(300, OFF)]
+    assert (40, "held") in hours.notes
+
+
+def test_a_silent_sensor_has_the_word_before_an_open_window_unless_it_holds():
+    """L10: `off` and `on` are safe states, `hold` only knows nothing better."""
+    limits = AIRED._replace(stale_after_ns=60 * S)
+    for on_stale, min_on_s, switched in (
+        ("on", 0, [(40, OFF), (60, HEAT)]),
+        ("hold", 0, [(40, OFF)]),
+        ("hold", 500, [(500, OFF)]),
+        ("off", 500, [(60, OFF)]),
+    ):
+        hours = Hours(limits._replace(on_stale=on_stale, min_on_ns=min_on_s * S)).at(10, window=(0, True)).at(900)
+        assert hours.switched == switched
+
+
+def test_a_silent_window_is_a_closed_one():
+    """Unknown counts as closed: a dead battery in a contact leaves nobody in the cold for ever."""
+    limits = AIRED._replace(contacts=(CONTACT._replace(stale_after_ns=200 * S),))
+    hours = Hours(limits).at(10, window=(0, True)).at(100, window=(0, True)).at(1_000)
+    assert hours.switched == [(40, OFF), (100 + 200 + 120, HEAT)]
+
+
+def test_one_open_window_of_two_is_enough():
+    """The last one to be closed lets the heating go on."""
+    hours = Hours(AIRED._replace(contacts=(CONTACT, CONTACT._replace(name="other"))))
+    hours.at(10, window=(0, True)).at(20, window=(1, True)).at(100, window=(0, False)).at(400, window=(1, False)).at(
+        900
+    )
+    assert hours.switched == [(40, OFF), (520, HEAT)]
+
+
+FALLING = AIRED._replace(contacts=(), fall=Fall(1.5, within_ns=300 * S, pause_ns=1_200 * S))
+
+
+def test_a_fast_fall_is_an_open_window():
+    """1.5 within five minutes; a further fall begins the pause anew."""
+    hours = Hours(FALLING, reading=20.0)
+    for second, reading in ((100, 19.9), (200, 19.5), (300, 18.9), (400, 18.4)):
+        hours.at(second, reading=reading)
+    hours.at(700, reading=16.9).at(3_000)
+    assert hours.switched == [(400, OFF), (700 + 1_200, HEAT)]
+
+
+def test_a_slow_fall_is_the_weather():
+    """The highest reading of the last five minutes is what counts, not the highest of all."""
+    hours = Hours(FALLING, reading=20.0)
+    for minute in range(200):
+        hours.at(minute * 60, reading=20 - 0.25 * minute)
+    assert hours.switched == []
+
+
+def test_what_is_remembered_of_a_fall_is_bounded(seed):
+    """A sensor may speak a thousand times a second."""
+    rng = random.Random(seed)
+    state, most = begin(FALLING)._replace(running=HEAT, reading=20.0), 0
+    for step in range(20_000):
+        reading = 20 - step * 1e-5 + rng.uniform(-1e-5, 1e-5)
+        state = decide(FALLING, state, News(reading), step * S // 20).state
+        most = max(most, len(state.highs))
+    assert 50 <= most <= 62
+
+
+def test_away_has_its_own_set_points_and_comes_before_the_timetable():
+    """Whoever has left is not at home at half past six either."""
+    limits = AIRED._replace(away=Setpoints(16, 17, name="away"))
+    morning = Setpoints(23, 25, name="06:30")
+    hours = Hours(limits, running=OFF, reading=21.0)
+    hours.at(100).at(200, morning).at(300, morning, is_away=True).at(400, morning, is_away=False).at(500)
+    assert hours.switched == [(200, HEAT), (300, OFF), (400, HEAT)]
+    told = [note for note in hours.notes if note[1] in {"away", "schedule"}]
+    assert told == [(200, "schedule"), (300, "away"), (400, "away"), (500, "schedule")]
+
+
+def test_a_denied_start_is_not_believed_and_tried_again_with_growing_patience():
+    """30 s, 60 s, ... up to `reassert`; the rest counts from the true switching off, not from the refusals."""
+    hours = Hours(AIRED._replace(reassert_ns=100 * S, min_off_ns=5 * S), running=OFF).at(6)
+    assert hours.switched == [(5, HEAT)]
+    assert hours.state.rested_ns == 0
+    for on_s, again_s in ((5, 37), (37, 99), (99, 201), (201, 303)):
+        hours.refused(on_s + 2, "denied", was_on=True)
+        assert (hours.state.running, hours.state.since_ns) == (OFF, 0)
+        hours.at(again_s)
+        assert [entry for entry in hours.switched if entry[1] == HEAT][-1] == (again_s, HEAT)
+    hours.at(1_000, reading=25.0).at(2_000, reading=15.0).refused(2_001, "denied", was_on=True).at(2_031)
+    assert hours.switched[-1] == (2_031, HEAT), "a start that succeeded makes it forget"
+
+
+def test_a_repetition_that_was_denied_ends_in_off_for_safety():
+    """Nobody knows then whether it is on: off is sent, and the rest begins now."""
+    hours = Hours(AIRED._replace(min_on_ns=500 * S)).refused(100, "denied", was_on=True, is_first=False)
+    assert hours.switched == [(100, OFF)]
+    assert hours.state.since_ns == 100 * S
+
+
+def test_what_nobody_confirmed_is_said_again_sooner_than_usual():
+    """30 s, then double, up to `reassert`: an `off` that was not heard is not left at that."""
+    hours = Hours(AIRED._replace(reassert_ns=100 * S), running=OFF, reading=21.0)
+    for said_s, again_s in ((0, 50), (50, 130), (130, 230), (230, 330)):
+        hours.refused(said_s + 20, "unconfirmed", was_on=False).at(again_s)
+        assert hours.switched[-1] == (again_s, OFF)
+    assert all(command == OFF for _, command in hours.switched)
+
+
+def test_an_off_that_came_too_late_is_said_at_once():
+    """It has never left, so that the rest begins now."""
+    hours = Hours(AIRED).at(10, reading=25.0).refused(70, "expired", was_on=False)
+    assert hours.switched == [(10, OFF), (70, OFF)]
+    assert hours.state.since_ns == 70 * S
+
+
+def test_near_misses_are_told_once():
+    """A wish that has to wait is told when it begins to wait, not with every reading."""
+    hours = Hours(AIRED._replace(min_off_ns=100 * S), running=OFF, reading=21.0)
+    for second in range(10, 90, 10):
+        hours.at(second, reading=19.0)
+    assert hours.notes == [(10, "cooling")]
+    assert hours.at(200).notes == [(10, "cooling"), (100, "fired")]
+
+
+def test_the_first_call_knows_no_window():
+    """As many windows as contacts, all as closed."""
+    assert begin(AIRED).windows == (Window(is_open=False, pauses=False),)
+    assert RETRY_NS == 30 * S
