@@ -5,20 +5,25 @@
     hour            0-23
     day of month    1-31
     month           1-12        jan-dec
-    day of week     0-7         sun-sat; 0 and 7 are Sunday
+    day of week     0-7         sun-sat; 0 and 7 are Sunday, also where a range ends: fri-sun
 
 Each is `*`, or a list of numbers and ranges, each with a step if wanted: `*/5`, `1-5`, `8-18/2`, `mon,wed,fri`. If both
-days are restricted (neither begins with `*`), either of them is enough. `@hourly`, `@daily` (`@midnight`), `@weekly`,
-`@monthly` and `@yearly` (`@annually`) stand for the lines they are known for.
+days are restricted (neither begins with `*`), either of them is enough; otherwise both must match. `@hourly`, `@daily`
+(`@midnight`), `@weekly`, `@monthly` and `@yearly` (`@annually`) stand for the lines they are known for.
 """
 
 from __future__ import annotations
 
 import re
+from calendar import monthrange
+from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.config.document import cut
+from gateway.config.section import did_you_mean
+
 if TYPE_CHECKING:
-    from datetime import date
+    from collections.abc import Iterator
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -31,8 +36,12 @@ _WORDS = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-_PART = re.compile(r"(\*|[0-9a-z]+)(?:-([0-9a-z]+))?(?:/([0-9]+))?")
+_VALUE = "[0-9]{1,4}|[a-z]+"
+_PART = re.compile(rf"(\*|{_VALUE})(?:-({_VALUE}))?(?:/([0-9]{{1,4}}))?")
+_LONGEST_LINE = 200
 _LONGEST_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_MOST_YEARS = 40
+"""From one 29 February on a given day of the week to the next, around a year like 2100."""
 
 
 class _Field(NamedTuple):
@@ -40,11 +49,13 @@ class _Field(NamedTuple):
     least: int
     most: int
     words: tuple[str, ...] = ()
+    period: tuple[str, str] | None = None
+    """What its steps begin anew with, and the unit of a period that they are mistaken for."""
 
 
 _FIELDS = (
-    _Field("minute", 0, 59),
-    _Field("hour", 0, 23),
+    _Field("minute", 0, 59, period=("hour", "m")),
+    _Field("hour", 0, 23, period=("day", "h")),
     _Field("day of the month", 1, 31),
     _Field("month", 1, 12, _MONTHS),
     _Field("day of the week", 0, 7, _WEEKDAYS),
@@ -58,7 +69,7 @@ class CronFields(NamedTuple):
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
     days: frozenset[int]
-    months: frozenset[int]
+    months: tuple[int, ...]
     weekdays: frozenset[int]
     """Sunday is 0."""
     every_hour: bool
@@ -73,6 +84,17 @@ class CronFields(NamedTuple):
         in_month, in_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
         return in_month or in_week if self.either_day else in_month and in_week
 
+    def days_from(self, first: date) -> Iterator[date]:
+        """The days on which anything is due, in order, from one day on (itself included) for forty years."""
+        for year in range(first.year, first.year + _MOST_YEARS + 1):
+            for month in self.months:
+                is_first = (year, month) == (first.year, first.month)
+                if is_first or (year, month) > (first.year, first.month):
+                    for number in range(first.day if is_first else 1, monthrange(year, month)[1] + 1):
+                        day = date(year, month, number)
+                        if self.has_day(day):
+                            yield day
+
 
 def read_cron(text: str) -> CronFields:
     """Read a line.
@@ -80,10 +102,13 @@ def read_cron(text: str) -> CronFields:
     Raises:
         ValueError: with one sentence that says what is wrong.
     """
-    line = _WORDS.get(text.strip().lower(), text.strip().lower())
-    if line.startswith("@"):
-        raise ValueError(f"`{text}`: there are {', '.join(_WORDS)}")
-    parts = line.split()
+    if len(text) > _LONGEST_LINE:
+        raise ValueError(f"a cron line has at most {_LONGEST_LINE} characters, this one has {len(text)}")
+    word = text.strip().lower()
+    if word.startswith("@") and word not in _WORDS:
+        hint = did_you_mean(word, tuple(_WORDS)) or f"; there are {', '.join(_WORDS)}"
+        raise ValueError(f"`{cut(word)}` stands for no cron line{hint}")
+    parts = _WORDS.get(word, word).split()
     if len(parts) != len(_FIELDS):
         raise ValueError(f"a cron line has five fields (minute hour day month weekday), this one has {len(parts)}")
     minutes, hours, days, months, weekdays = (_values(part, field) for part, field in zip(parts, _FIELDS, strict=True))
@@ -95,7 +120,7 @@ def read_cron(text: str) -> CronFields:
         minutes=tuple(sorted(minutes)),
         hours=tuple(sorted(hours)),
         days=days,
-        months=months,
+        months=tuple(sorted(months)),
         weekdays=frozenset(value % 7 for value in weekdays),
         every_hour=parts[1] == "*",
         either_day=either_day,
@@ -107,26 +132,47 @@ def _values(text: str, field: _Field) -> frozenset[int]:
     for part in text.split(","):
         match = _PART.fullmatch(part)
         if match is None:
-            raise ValueError(f"`{part}` is no {field.name}: write *, 5, 1-5, */10 or a list of these")
+            raise ValueError(f"`{cut(part)}` is no {field.name}: write *, 5, 1-5, */10 or a list of these")
         first, last, step = match.groups()
-        if first == "*":
-            if last is not None:
-                raise ValueError(f"`{part}`: a range goes from a number to a number")
-            low, high = field.least, field.most
-        else:
-            low = _number(first, field)
-            high = _number(last, field) if last is not None else field.most if step is not None else low
-        if low > high:
-            raise ValueError(f"`{part}`: the range of the {field.name} ends before it begins")
-        if step == "0" or (step is not None and int(step) == 0):
-            raise ValueError(f"`{part}`: a step is at least 1")
-        found.update(range(low, high + 1, int(step or 1)))
+        low, high = _range(part, first, last, field)
+        if last is None and step is not None:
+            high = field.most
+        found.update(range(low, high + 1, _step(part, step, field)))
     return frozenset(found)
 
 
+def _range(part: str, first: str, last: str | None, field: _Field) -> tuple[int, int]:
+    if first == "*":
+        if last is not None:
+            raise ValueError(f"`{part}`: a range goes from a number to a number")
+        return field.least, field.most
+    low = _number(first, field)
+    high = _number(last, field) if last is not None else low
+    if high == 0 and field.words is _WEEKDAYS and last is not None:
+        high = 7
+    if low > high:
+        two = f"{first}-{field.words[-1] if field.words else field.most},{field.words[0] if field.words else field.least}"
+        raise ValueError(f"`{part}`: the range of the {field.name} ends before it begins; write two: {two}-{last}")
+    return low, high
+
+
+def _step(part: str, step: str | None, field: _Field) -> int:
+    if step is None:
+        return 1
+    if int(step) == 0:
+        raise ValueError(f"`{part}`: a step is at least 1")
+    if field.period is not None and int(step) > field.most + 1:
+        whole, unit = field.period
+        why = f"the steps of the {field.name} begin anew with every {whole}"
+        raise ValueError(f"`{part}`: {why}; a period is `every: {int(step)}{unit}`")
+    return int(step)
+
+
 def _number(text: str, field: _Field) -> int:
-    if text[:3] in field.words and len(text) == len(text[:3]):
+    if text in field.words:
         return field.words.index(text) + field.least
-    if not text.isdecimal() or not field.least <= int(text[:4]) <= field.most:
-        raise ValueError(f"`{text}` is no {field.name}: that is {field.least} to {field.most}")
-    return int(text)
+    if text.isdecimal() and field.least <= int(text) <= field.most:
+        return int(text)
+    names = f", or {field.words[0]} to {field.words[-1]}" if field.words else ""
+    hint = did_you_mean(text, field.words)
+    raise ValueError(f"`{cut(text)}` is no {field.name}: that is {field.least} to {field.most}{names}{hint}")

@@ -132,11 +132,13 @@ def _or_never(planned_ns: int | None) -> int:
 class SilenceMachine(RuleMachine):
     """Active for as long as nothing comes."""
 
-    __slots__ = ("active", "since_ns")
+    __slots__ = ("active", "is_passed", "since_ns")
 
     def __init__(self, rule: Rule, rank: int, key: str, world: World) -> None:
         super().__init__(rule, rank, key, world)
         self.active = False
+        self.is_passed = False
+        """This silence was judged, and is not to begin: the next one is another."""
         self.since_ns = 0
 
     @property
@@ -158,6 +160,7 @@ class SilenceMachine(RuleMachine):
         if self._careful and self.prepare(source, fields, captured, seq, now_ns) is None:
             return
         self.fields, self.captured, self.hops, self.seen_ns = fields, captured, hops, now_ns
+        self.is_passed = False
         if self.active:
             self._end("an event came", seq, now_ns, out)
         self._set_due(now_ns)
@@ -174,12 +177,14 @@ class SilenceMachine(RuleMachine):
     def wake(self, now_ns: int, out: list[Decision]) -> None:
         """The deadline has come."""
         self.go_on(now_ns, out)
-        if not self.active and now_ns >= self._silent_ns:
+        if not self.active and not self.is_passed and now_ns >= self._silent_ns:
             view = self.view(self.fields, self.captured, now_ns)
-            self.active, self.since_ns = True, now_ns
-            if not self.may_begin(view, self.captured, None, now_ns):
+            why_not = self.may_begin(view, self.captured, None, now_ns)
+            if not why_not:
+                self.active, self.since_ns = True, now_ns
                 because = f"nothing came for {duration(now_ns - self.seen_ns)}"
                 self.begin(view, self.captured, because, None, now_ns, out)
+            self.is_passed = why_not in {"gated", "unarmed"}
         self._set_due(now_ns)
 
     def forget(self, now_ns: int, out: list[Decision]) -> None:
@@ -195,7 +200,8 @@ class SilenceMachine(RuleMachine):
     def safe(self) -> list[Command]:
         """The commands that would end what it has begun."""
         releases = self.rule.releases if self.active else ()
-        return [*self.unfinished(), *(plan.render(self.fields, self.captured, self.hops) for plan in releases)]
+        view = self.view(self.fields, self.captured, self.world.now_ns)
+        return [*self.unfinished(), *(plan.render(view, self.captured, self.hops) for plan in releases)]
 
     def status(self, now_ns: int) -> Status:
         """Where it stands."""
@@ -212,11 +218,11 @@ class SilenceMachine(RuleMachine):
 
     def dump(self) -> list[Any]:
         """The state, for a snapshot."""
-        return [self.active, self.since_ns, self.due_ns, self.dump_shared()]
+        return [self.active, self.is_passed, self.since_ns, self.due_ns, self.dump_shared()]
 
     def load(self, state: list[Any]) -> None:
         """Take up the state that `dump` gave."""
-        self.active, self.since_ns, self.due_ns, shared = state
+        self.active, self.is_passed, self.since_ns, self.due_ns, shared = state
         self.load_shared(shared)
 
     @property
@@ -232,4 +238,7 @@ class SilenceMachine(RuleMachine):
         self.decide(self._render(self.rule.finally_, view, self.captured), because, seq, now_ns, out)
 
     def _set_due(self, now_ns: int) -> None:
-        self.due_ns = max(now_ns + 1, min(self.step_ns, FAR if self.active else self._silent_ns))
+        silent_ns = FAR if self.active or self.is_passed else self._silent_ns
+        if silent_ns != FAR:
+            silent_ns = max(silent_ns, self.free_ns)
+        self.due_ns = max(now_ns + 1, min(self.step_ns, silent_ns))

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import msgspec
 
 from gateway.model import DERIVED, HOPS_SHIFT, NOT_FRESH, Batch, Command, Decision, Event, Kind
+from gateway.rules import logic
+from gateway.rules.compiled import Rule
 from gateway.rules.edge_machine import EdgeMachine, SilenceMachine
 from gateway.rules.latest import Watch
 from gateway.rules.level_machine import LevelMachine
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from gateway.model import Stamp
     from gateway.mqtt.topics import TopicFilter
-    from gateway.rules.compiled import Rule, RuleSet
+    from gateway.rules.compiled import RuleSet
     from gateway.rules.trace import Tracer
 
 _VERSION = 3
@@ -214,7 +216,11 @@ class Engine:
             owner.id: [owner.fingerprint, {key: machine.dump() for key, machine in machines.items()}]
             for owner, machines in zip(self._owners, self._machines, strict=True)
         }
-        return msgspec.msgpack.encode([_VERSION, rules, self.world.dump()])
+        state = [_VERSION, rules, self.world.dump()]
+        try:
+            return msgspec.msgpack.encode(state)
+        except OverflowError:  # a whole number beyond 64 bits, as JSON may have it
+            return msgspec.msgpack.encode(_storable(state))
 
     def restore(self, snapshot: bytes) -> list[str]:
         """Take up the state of an earlier engine, for rules that are still the same.
@@ -264,8 +270,9 @@ class Engine:
         out: list[Decision] = []
         self._advance(elapsed_ns, out)
         owner, _, rest = decision_id.partition("/")
+        key, *numbers = rest.rsplit("/", 2)
         rank = self._ranks.get(owner)
-        machine = None if rank is None else self._machines[rank].get(rest.rsplit("/", 2)[0])
+        machine = None if rank is None or len(numbers) < 2 else self._machines[rank].get(key)
         if machine is not None:
             machine.refused(decision_id, state, elapsed_ns, out)
             self._queue_up(machine)
@@ -315,9 +322,10 @@ class Engine:
         if not self._has_begun:
             self._has_begun = True
             self._plan(until_ns, moved=False)
-        queue = self._queue
+        queue, world = self._queue, self.world
         while queue and queue[0][0] <= until_ns:
             due_ns, rank, key = heapq.heappop(queue)
+            world.now_ns = due_ns
             machine = self._machines[rank].get(key)
             if machine is None or machine.queued_ns != due_ns:
                 continue
@@ -326,6 +334,7 @@ class Engine:
                 machine.wake(due_ns, out)
                 assert machine.due_ns > due_ns, "a machine that asks for the same instant again stops time"
             self._queue_up(machine)
+        world.now_ns = max(world.now_ns, until_ns)
 
     def _queue_up(self, machine: _AnyMachine) -> None:
         if machine.due_ns < machine.queued_ns:
@@ -335,11 +344,17 @@ class Engine:
     def _route(self, topic: str, now_ns: int, out: list[Decision]) -> _Handlers:
         """Find, remember and return who is concerned by a topic."""
         found: list[tuple[_AnyMachine | Watch, int, dict[str, str]]] = []
+        triggered: set[int] = set()
         for target, captured in self._routes.match(topic):
             if isinstance(target, Watch):
                 found.append((target, 0, captured))
                 continue
             rank, source = target
+            owner = self._owners[rank]
+            if isinstance(owner, Rule) and source < len(owner.topics):
+                if rank in triggered:
+                    continue  # another of the rule's topics has it: one event is one trigger
+                triggered.add(rank)
             key = _key([captured[name] for name in self._owners[rank].names])
             if key not in self._machines[rank] and len(self._machines[rank]) >= self._max_keys:
                 self._make_room(rank, now_ns, out)
@@ -368,6 +383,17 @@ class Engine:
             del machines[key]
             self.evicted_keys += 1
         self._handlers.clear()  # it refers to the machines that have gone
+
+
+def _storable(value: Any) -> Any:
+    """The same, with whole numbers beyond 64 bits as the nearest float."""
+    if isinstance(value, dict):
+        return {key: _storable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(inner) for inner in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return None if logic.number(value) is None else float(value)
+    return value
 
 
 def _new_machine(owner: Rule | Thermostat, rank: int, key: str, world: World) -> _AnyMachine:

@@ -396,6 +396,9 @@ class _Reader:
             return DeviceReference(text, quoted, path, age_ns)
         if set(quoted) & set("+#"):
             raise self._refuse(node, "`latest` takes one topic, without wildcards; captured levels are fine")
+        for capture in re.findall(r"\{([^}]*)\}", quoted):
+            if capture not in self._captures or capture == "topic":
+                raise self._refuse(node, f"`{{{capture}}}` is no level that this rule captures")
         return LatestReference(text, quoted, path, age_ns)
 
     def _duration_ns(self, node: ast.expr) -> int:

@@ -49,6 +49,7 @@ class LevelMachine(RuleMachine):
         "failing_ns",
         "known",
         "latest",
+        "latest_ns",
         "phase",
         "retry_ns",
         "since_ns",
@@ -66,6 +67,8 @@ class LevelMachine(RuleMachine):
         """Whether the latest reading was one."""
         self.latest: dict[str, Any] = {}
         """Fields of the latest event, if the rule looks beyond events: what is unknown today may be known tomorrow."""
+        self.latest_ns = -1
+        """When it came; negative: there was none."""
         self.armed = rule.crossing is None or rule.crossing.on_start
         self.failing_ns = -1
         """Since when it no longer holds, while it is active and kept so; negative: it holds."""
@@ -94,6 +97,7 @@ class LevelMachine(RuleMachine):
             if prepared is None:
                 return
             view = self.latest = prepared
+            self.captured, self.latest_ns = captured, now_ns
         is_idle = self.phase == INACTIVE
         holds = self._when(view, captured) if is_idle else self._holds(view, captured)
         if holds is None:
@@ -125,7 +129,7 @@ class LevelMachine(RuleMachine):
             if holds is None:
                 self._is_unknown(view, self.captured, None, now_ns)
             else:
-                self.fields, self.known = self.latest, True
+                self.fields, self.seen_ns, self.known = self.latest, self.latest_ns, True
                 self._move(holds, view, None, now_ns, out)
         if self.phase == PENDING and self.known:
             self._complete(self.view(self.fields, self.captured, now_ns), None, now_ns, out)
@@ -158,14 +162,16 @@ class LevelMachine(RuleMachine):
             return [], ""
         plans = (plan for plan in self.rule.then if isinstance(plan, CommandPlan))
         last = {plan.topic.source: plan for plan in plans}
-        return [plan.render(self.fields, self.captured, self.hops) for plan in last.values()], why
+        view = self.view(self.fields, self.captured, self.world.now_ns)
+        return [plan.render(view, self.captured, self.hops) for plan in last.values()], why
 
     def safe(self) -> list[Command]:
         """The commands that would end what it has begun."""
         unfinished = list(self.unfinished())
         if self.phase != ACTIVE:
             return unfinished
-        return unfinished + [plan.render(self.fields, self.captured, self.hops) for plan in self.rule.releases]
+        view = self.view(self.fields, self.captured, self.world.now_ns)
+        return unfinished + [plan.render(view, self.captured, self.hops) for plan in self.rule.releases]
 
     def status(self, now_ns: int) -> Status:
         """Where it stands."""
@@ -184,11 +190,11 @@ class LevelMachine(RuleMachine):
     def dump(self) -> list[Any]:
         """The state, for a snapshot."""
         mine = [self.phase, self.since_ns, self.known, self.armed, self.failing_ns, self.retry_ns, self.due_ns]
-        return [mine, self._kept(self.latest), self.dump_shared()]
+        return [mine, self._kept(self.latest), self.latest_ns, self.dump_shared()]
 
     def load(self, state: list[Any]) -> None:
         """Take up the state that `dump` gave."""
-        mine, self.latest, shared = state
+        mine, self.latest, self.latest_ns, shared = state
         self.load_shared(shared)
         self.phase, self.since_ns, self.known, self.armed, self.failing_ns, self.retry_ns, self.due_ns = mine
 
@@ -204,7 +210,9 @@ class LevelMachine(RuleMachine):
 
     def _move(self, holds: bool, view: dict[str, Any], seq: int | None, now_ns: int, out: list[Decision]) -> None:  # noqa: FBT001 - it is the news
         if not holds:
-            self.armed = True
+            # What `until` ended may still lie beyond the threshold: it has not come back, and cannot cross it.
+            was_over = self.phase == ACTIVE and self._over is not None
+            self.armed = self.armed or not was_over or self._when(view, self.captured) is False
             self._fail(view, seq, now_ns, out)
             return
         self.failing_ns = -1
@@ -277,9 +285,12 @@ class LevelMachine(RuleMachine):
 
     def _looks_again(self, now_ns: int) -> bool:
         """Whether it is to be evaluated without an event, at multiples of `evaluate_every`."""
-        if not self.rule.references or self.seen_ns < 0 or self._is_silent(now_ns):
+        stale_after_ns = self.rule.stale_after_ns
+        if not self.rule.references or self.latest_ns < 0:
             return False
-        return self.phase == ACTIVE or now_ns - self.seen_ns <= self._look_for_ns
+        if stale_after_ns is not None and now_ns >= self.latest_ns + stale_after_ns:
+            return False
+        return self.phase == ACTIVE or now_ns - self.latest_ns <= self._look_for_ns
 
     def _set_due(self, now_ns: int) -> None:
         rule, phase = self.rule, self.phase

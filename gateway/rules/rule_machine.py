@@ -88,8 +88,8 @@ class RuleMachine(Machine):
         """When it came; negative: there was none."""
         self.began_ns = -1
         """When `then` was last begun; negative: never."""
-        self.followed_ns = -1
-        """When what this rule follows last came; negative: not since it last began."""
+        self.followed_ns: int | None = None
+        """When what this rule follows last came; None: not since it last began."""
         self.recent_ns: list[int] = []
         """When it fired within the last minute, if that is limited."""
         self.runs: list[Run] = []
@@ -122,7 +122,7 @@ class RuleMachine(Machine):
             follows = rule.follows
             assert follows is not None, "the only source behind the triggers"
             if follows.when is None or follows.when.evaluate(fields, captured) is True:
-                self.followed_ns = at_ns
+                self.followed_ns = at_ns if self.followed_ns is None else max(self.followed_ns, at_ns)
             return None
         for (_, sample, _), window in zip(self._aggregates, self.windows, strict=True):
             value = sample(fields, captured)
@@ -199,7 +199,7 @@ class RuleMachine(Machine):
     def _has_followed(self, now_ns: int) -> bool:
         follows = self.rule.follows
         assert follows is not None, "asked by whoever calls"
-        return self.followed_ns >= 0 and now_ns - self.followed_ns <= follows.within_ns
+        return self.followed_ns is not None and now_ns - self.followed_ns <= follows.within_ns
 
     def begin(
         self, view: dict[str, Any], captured: dict[str, str], because: str, seq: int | None, now_ns: int, out: list[Any]
@@ -213,7 +213,7 @@ class RuleMachine(Machine):
                 return
         self.firings += 1
         self.fired_ns = self.began_ns = now_ns
-        self.followed_ns = -1
+        self.followed_ns = None
         if rule.most_per_minute is not None:
             self.recent_ns = [at_ns for at_ns in self.recent_ns if at_ns > now_ns - MINUTE_NS]
             self.recent_ns.append(now_ns)
@@ -275,19 +275,21 @@ class RuleMachine(Machine):
     def unfinished(self) -> Iterator[Command]:
         """What sequences under way would still switch off."""
         for run in self.runs:
+            view = self.view(run.fields, run.captured, self.world.now_ns)
             for step in self.rule.steps[run.step :]:
                 for plan in step.plans:
                     if isinstance(plan, CommandPlan) and plan.state == "off":
-                        yield plan.render(run.fields, run.captured, run.hops)
+                        yield plan.render(view, run.captured, run.hops)
 
     def under_way(self) -> Iterator[Command]:
         """What sequences under way last commanded, one for each actuator."""
         for run in self.runs:
+            view = self.view(run.fields, run.captured, self.world.now_ns)
             done = [plan for step in self.rule.steps[: run.step] for plan in step.plans]
             last = {
                 command.topic: command
                 for plan in done
-                if isinstance(plan, CommandPlan) and (command := plan.render(run.fields, run.captured, run.hops))
+                if isinstance(plan, CommandPlan) and (command := plan.render(view, run.captured, run.hops))
             }
             yield from last.values()
 

@@ -11,12 +11,13 @@ Instants are nanoseconds since 1970 on the wall clock, but for `Every`, which co
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.config.scalars import duration_text
-from gateway.rules.sun import instant_s
+from gateway.rules.sun import passage_after_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +30,9 @@ EVERY_DAY = frozenset(range(7))
 _NS = 1_000_000_000
 _DAY = timedelta(days=1)
 _MINUTE_S = 60
-_MOST_DAYS = 366 * 8 + 2
-"""From one 29 February to the next it may be eight years."""
-_MOST_SUNLESS_DAYS = 400
+_MOST_DAYS_OFF = 9
+"""Of a time of day: a week, and a day on either side for what the clock does."""
+_BEFORE_ALL = (-1, -1)
 
 
 class Schedule(Protocol):
@@ -71,7 +72,7 @@ class At:
 
     def next_after(self, wall_ns: int) -> int | None:
         """The first instant strictly later than that."""
-        for day in _days_from(wall_ns, self.zone, most=9):
+        for day in _days_from(wall_ns, self.zone, most=_MOST_DAYS_OFF):
             if day.weekday() in self.days:
                 due_ns = _local_ns(day, self.hour, self.minute, self.second, self.zone)
                 if due_ns > wall_ns:
@@ -94,22 +95,30 @@ class Cron:
 
     def next_after(self, wall_ns: int) -> int | None:
         """The first instant strictly later than that."""
-        for day in _days_from(wall_ns, self.zone, most=_MOST_DAYS):
-            if self.fields.has_day(day):
-                due = self._real_minutes(day, wall_ns) if self.fields.every_hour else self._local_times(day)
-                following = next((due_ns for due_ns in due if due_ns > wall_ns), None)
-                if following is not None:
-                    return following
+        now = datetime.fromtimestamp(wall_ns // _NS, self.zone)
+        for day in self.fields.days_from(now.date()):
+            if self.fields.every_hour:
+                due = self._real_minutes(day, wall_ns)
+            else:
+                due = self._local_times(day, (now.hour, now.minute) if day == now.date() else _BEFORE_ALL)
+            following = next((due_ns for due_ns in due if due_ns > wall_ns), None)
+            if following is not None:
+                return following
         return None
 
     def describe(self) -> str:
         """For a person."""
         return f"cron {self.fields.text} ({self.zone.key})"
 
-    def _local_times(self, day: date) -> Iterator[int]:
-        for hour in self.fields.hours:
+    def _local_times(self, day: date, passed: tuple[int, int]) -> Iterator[int]:
+        """Instants of a day in their order, without those up to an hour and a minute that the clock has shown.
+
+        What the clock has shown is past, and what it has leapt over was due when it leapt.
+        """
+        for hour in self.fields.hours[bisect_left(self.fields.hours, passed[0]) :]:
             for minute in self.fields.minutes:
-                yield _local_ns(day, hour, minute, 0, self.zone)
+                if (hour, minute) > passed:
+                    yield _local_ns(day, hour, minute, 0, self.zone)
 
     def _real_minutes(self, day: date, wall_ns: int) -> Iterator[int]:
         """The first minute of a day that is later, going by real time rather than by the clock on the wall."""
@@ -131,17 +140,13 @@ class Sun:
     latitude: float
     longitude: float
     zone: ZoneInfo
+    """Of the place, for whoever shows the instant; the sun goes by no clock."""
 
     def next_after(self, wall_ns: int) -> int | None:
         """The first instant strictly later than that. Days on which the sun does no such thing are passed over."""
-        early_ns = wall_ns - abs(int(self.offset_s)) * _NS - 2 * 86_400 * _NS
-        for day in _days_from(early_ns, self.zone, most=_MOST_SUNLESS_DAYS):
-            at_s = instant_s(self.event, self.latitude, self.longitude, day, self.zone)
-            if at_s is not None:
-                due_ns = round((at_s + self.offset_s) * 1e3) * 1_000_000
-                if due_ns > wall_ns:
-                    return due_ns
-        return None
+        offset_ns = round(self.offset_s * _NS)
+        at_s = passage_after_s(self.event, self.latitude, self.longitude, (wall_ns - offset_ns) // _NS)
+        return None if at_s is None else at_s * _NS + offset_ns
 
     def describe(self) -> str:
         """For a person."""

@@ -43,6 +43,8 @@ class World:
         self.trace = trace
         self.wall_offset_ns: int | None = None
         """Wall clock minus the log's own; None: no record with a synchronised clock has been seen."""
+        self.now_ns = 0
+        """How far the engine has come, on the log's own clock."""
         self.variables: dict[str, Any] = {}
         self.storms = 0
         """Firings that were held back because a rule fired too often, since this engine was made."""
