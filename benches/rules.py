@@ -14,6 +14,8 @@ import tempfile
 import timeit
 from pathlib import Path
 
+import cel
+
 from gateway.model import Batch, Kind, Stamp
 from gateway.rules.engine import Engine
 from gateway.rules.expression import compile_condition
@@ -77,12 +79,14 @@ def expressions(number: int) -> None:
     floats = {"temperature": 26.5, "humidity": 41.0, "battery": 97}
     whole = {"temperature": 26, "humidity": 41, "battery": 97}
     missing = {"temperature": 26.5}
+    cel_program = cel.compile("temperature > 25.0 && humidity < 60.0")
     rows = [
         ("by hand", by_hand, floats),
         ("by hand, tolerant of missing fields", by_hand_tolerant, floats),
         ("compiled expression, floats", evaluate, floats),
         ("compiled expression, whole numbers", evaluate, whole),
         ("compiled expression, a field is missing", evaluate, missing),
+        ("common-expression-language, compiled", lambda fields, _captured: cel_program.execute(fields), floats),
     ]
     empty = best_ns(lambda: None, number)
     reference = 0.0
@@ -90,6 +94,69 @@ def expressions(number: int) -> None:
         cost = best_ns(lambda f=function, p=fields: f(p, p), number) - empty
         reference = reference or cost
         print(f"  {name:44} {cost:7.0f} ns   {cost / reference:5.2f} x by hand")
+
+
+WHERE = """
+rules:
+  - id: where-0
+    on: devices/{device}/climate
+    where: temperature > 25 and humidity < 60
+    then: [{notify: {to: oncall, text: "hot"}}]
+"""
+
+
+def per_rule(count: int) -> None:
+    """What one more matching rule costs per event, beside the function by hand, and with what it looks at."""
+    load = batches(random.Random(7), 50, count)
+    floats = {"temperature": 20.5, "humidity": 41.0}
+    by_hand_ns = best_ns(lambda: by_hand(floats, floats), 200_000) - best_ns(lambda: None, 200_000)
+    print(f"  {'the condition by hand':56} {by_hand_ns:7.0f} ns")
+    one = WHERE.split("rules:\n")[1]
+    phases = one.replace("where:", "when:")
+    for name, rule in (
+        ("a rule without state (`where`)", one),
+        ("a rule with phases (`when`), idle", phases),
+        ("a threshold that may be crossed", phases.replace("on: devices/{device}/climate", CROSSING)),
+        (
+            'with `device("d1").temperature` in its place',
+            one.replace("temperature >", 'device("d1", 1h).temperature >'),
+        ),
+    ):
+        costs = []
+        for rules in (1, 11):
+            engine = engine_of("rules:\n" + "".join(rule.replace("where-0", f"rule-{n}") for n in range(rules)))
+            run_all(engine, load)
+            costs.append(best_ns(lambda e=engine: run_all(e, load), 1) / (count * BATCH))
+        marginal_ns = (costs[1] - costs[0]) / 10
+        print(f"  {name:56} {marginal_ns:7.0f} ns   {marginal_ns / by_hand_ns:5.2f} x by hand")
+
+
+CROSSING = "on: {topic: 'devices/{device}/climate', field: temperature, above: 25}"
+
+
+def run_all(engine: Engine, load: list[Batch]) -> None:
+    """Once through."""
+    for batch in load:
+        engine.run(batch)
+
+
+def windows(seconds: int) -> None:
+    """Fifty devices, each once a second, with windows of five minutes that are full."""
+    names = [f"devices/d{number}/climate" for number in range(50)]
+    rng = random.Random(7)
+
+    def second(at_s: int) -> Batch:
+        values = [{"temperature": rng.uniform(15, 24), "humidity": 50} for _ in names]
+        stamp = Stamp(0, 0, at_s * 1_000_000_000, bytes(16), True)
+        columns = {"formats": [1] * 50, "flags": [1] * 50, "payloads": [b""] * 50}
+        return Batch(Kind.EVENTS, stamp, names, values=values, seq=at_s * 50, **columns)
+
+    for function in ("avg", "min", "median", "p95", "stddev"):
+        engine = engine_of(WHERE.replace("temperature > 25 and", f"{function}(temperature, 5m) > 25 and"))
+        run_all(engine, [second(at_s) for at_s in range(300)])
+        load = [second(at_s) for at_s in range(300, 300 + seconds)]
+        cost_us = timeit.timeit(lambda e=engine, b=load: run_all(e, b), number=1) / (seconds * 50) * 1e6
+        print(f"  {function + '(temperature, 5m), 300 samples in it':56} {cost_us:7.1f} µs/event")
 
 
 def engine_of(*sources: str) -> Engine:
@@ -167,6 +234,10 @@ def main() -> None:
     expressions(500_000 // share)
     print(f"engine, batches of {BATCH:,}, 50 devices:")
     engines(100 // share)
+    print("one more matching rule, per event:")
+    per_rule(50 // share)
+    print("windows, 50 devices at one event a second:")
+    windows(200 // share)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from gateway.rules.schedule import Every
 
 if TYPE_CHECKING:
     from gateway.model import Command, Decision
+    from gateway.rules.codegen import Evaluate
     from gateway.rules.compiled import Rule
     from gateway.rules.world import World
 
@@ -55,14 +56,23 @@ class EdgeMachine(RuleMachine):
         if self.runs:
             self._set_due(now_ns)
 
+    @property
+    def filter(self) -> Evaluate | None:
+        """What an event must fulfil to be one for this rule at all, if nothing else comes of it and nobody asks why."""
+        rule = self.rule
+        return None if self._careful or rule.gate is None or self.world.trace is not None else rule.gate.evaluate
+
     def plan(self, now_ns: int, *, moved: bool) -> None:
         """The engine has just begun; or (`moved`) the wall clock has become known or has jumped."""
+        planned = False
         for number, schedule in enumerate(self.rule.schedules):
             is_wall = not isinstance(schedule, Every)
             clock_ns = self.world.wall_ns(now_ns) if is_wall else now_ns
             if clock_ns is not None and (self.next_ns[number] < 0 or (moved and is_wall)):
                 self.next_ns[number] = _or_never(schedule.next_after(clock_ns))
-        self.due_ns = self._next_due_ns()  # after a restart it may lie behind: it is still due at its own time
+                planned = True
+        if planned:  # what a restart brought back stays due when it was, were that behind
+            self.due_ns = self._next_due_ns()
 
     def wake(self, now_ns: int, out: list[Decision]) -> None:
         """The deadline has come."""
@@ -234,7 +244,7 @@ class SilenceMachine(RuleMachine):
         self.active, self.since_ns = False, now_ns
         self.cancel()
         view = self.view(self.fields, self.captured, now_ns)
-        self.tell("ended", because, self.readings(view, self.captured), seq, now_ns)
+        self.tell_of("ended", because, view, self.captured, seq, now_ns)
         self.decide(self._render(self.rule.finally_, view, self.captured), because, seq, now_ns, out)
 
     def _set_due(self, now_ns: int) -> None:

@@ -40,14 +40,15 @@ if TYPE_CHECKING:
 
     from gateway.model import Stamp
     from gateway.mqtt.topics import TopicFilter
+    from gateway.rules.codegen import Evaluate
     from gateway.rules.compiled import RuleSet
     from gateway.rules.trace import Tracer
 
 _VERSION = 3
 _RuleMachine: TypeAlias = LevelMachine | EdgeMachine | SilenceMachine
 _AnyMachine: TypeAlias = _RuleMachine | ThermostatMachine
-_Handlers: TypeAlias = "tuple[tuple[_AnyMachine | Watch, int, dict[str, str]], ...]"
-"""Machine, which of its sources, and the levels captured."""
+_Handlers: TypeAlias = "tuple[tuple[_AnyMachine | Watch, int, dict[str, str], Evaluate | None], ...]"
+"""Machine, which of its sources, the levels captured, and what an event must fulfil to concern it, if that is all."""
 
 
 class _Snapshot(NamedTuple):
@@ -126,7 +127,9 @@ class Engine:
                 handlers = self._route(topic, now_ns, out)
             fields = value if value.__class__ is dict else {"value": value}
             hops = flags >> HOPS_SHIFT if flags & DERIVED else 0
-            for machine, source, captured in handlers:
+            for machine, source, captured, concerns in handlers:
+                if concerns is not None and concerns(fields, captured) is not True:
+                    continue
                 machine.event(source, fields, captured, hops, seq, now_ns, out)
                 if machine.due_ns < machine.queued_ns and machine.__class__ is not Watch:
                     self._queue_up(machine)  # type: ignore[arg-type]  # all others are machines
@@ -343,11 +346,11 @@ class Engine:
 
     def _route(self, topic: str, now_ns: int, out: list[Decision]) -> _Handlers:
         """Find, remember and return who is concerned by a topic."""
-        found: list[tuple[_AnyMachine | Watch, int, dict[str, str]]] = []
+        found: list[tuple[_AnyMachine | Watch, int, dict[str, str], Evaluate | None]] = []
         triggered: set[int] = set()
         for target, captured in self._routes.match(topic):
             if isinstance(target, Watch):
-                found.append((target, 0, captured))
+                found.append((target, 0, captured, None))
                 continue
             rank, source = target
             owner = self._owners[rank]
@@ -358,7 +361,9 @@ class Engine:
             key = _key([captured[name] for name in self._owners[rank].names])
             if key not in self._machines[rank] and len(self._machines[rank]) >= self._max_keys:
                 self._make_room(rank, now_ns, out)
-            found.append((self._machine(rank, key), source, {"topic": topic, **captured}))
+            machine = self._machine(rank, key)
+            concerns = machine.filter if isinstance(machine, EdgeMachine) else None
+            found.append((machine, source, {"topic": topic, **captured}, concerns))
         if len(self._handlers) >= self._max_topics:
             self._handlers.clear()
         handlers = self._handlers[topic] = tuple(found)

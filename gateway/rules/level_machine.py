@@ -205,7 +205,7 @@ class LevelMachine(RuleMachine):
 
     def _is_unknown(self, view: dict[str, Any], captured: dict[str, str], seq: int | None, now_ns: int) -> None:
         if self.known or self.seen_ns < 0:
-            self.tell("unknown", "the condition is neither true nor false", self.readings(view, captured), seq, now_ns)
+            self.tell_of("unknown", "the condition is neither true nor false", view, captured, seq, now_ns)
         self.known = False
 
     def _move(self, holds: bool, view: dict[str, Any], seq: int | None, now_ns: int, out: list[Decision]) -> None:  # noqa: FBT001 - it is the news
@@ -218,19 +218,19 @@ class LevelMachine(RuleMachine):
         self.failing_ns = -1
         if self.phase == INACTIVE:
             if not self.armed:
-                self.tell("unarmed", "beyond the threshold already", self.readings(view, self.captured), seq, now_ns)
+                self.tell_of("unarmed", "beyond the threshold already", view, self.captured, seq, now_ns)
                 return
             self.phase, self.since_ns = PENDING, now_ns
             if self.rule.for_ns:
                 waits = f"for {duration(self.rule.for_ns)}"
-                self.tell("pending", waits, self.readings(view, self.captured), seq, now_ns)
+                self.tell_of("pending", waits, view, self.captured, seq, now_ns)
         if self.phase == PENDING:
             self._complete(view, seq, now_ns, out)
 
     def _fail(self, view: dict[str, Any], seq: int | None, now_ns: int, out: list[Decision]) -> None:
         if self.phase == PENDING:
             held = f"true for {duration(now_ns - self.since_ns)} of {duration(self.rule.for_ns)}"
-            self.tell("reset", held, self.readings(view, self.captured), seq, now_ns)
+            self.tell_of("reset", held, view, self.captured, seq, now_ns)
             self.phase, self.since_ns = INACTIVE, now_ns
         elif self.phase == ACTIVE:
             if self.failing_ns < 0:
@@ -260,7 +260,7 @@ class LevelMachine(RuleMachine):
         self.phase, self.since_ns, self.failing_ns, self.retry_ns = INACTIVE, now_ns, -1, FAR
         view = self.view(self.fields, self.captured, now_ns)
         if was != INACTIVE:
-            self.tell(what, because, self.readings(view, self.captured), seq, now_ns)
+            self.tell_of(what, because, view, self.captured, seq, now_ns)
         if was == ACTIVE:
             self.cancel()
             self.decide(self._render(self.rule.finally_, view, self.captured), because, seq, now_ns, out)

@@ -184,8 +184,15 @@ class RuleMachine(Machine):
             detail = f"cooldown of {duration(rule.cooldown_ns)}" if cools else limit
             self.world.storms += not cools
         if what:
-            self.tell(what, detail, self.readings(view, captured), seq, now_ns)
+            self.tell_of(what, detail, view, captured, seq, now_ns)
         return what
+
+    def tell_of(
+        self, what: str, detail: str, view: dict[str, Any], captured: dict[str, str], seq: int | None, now_ns: int
+    ) -> None:
+        """Tell the trace, if there is one, with what the rule reads."""
+        if self.world.trace is not None:
+            self.tell(what, detail, self.readings(view, captured), seq, now_ns)
 
     @property
     def free_ns(self) -> int:
@@ -217,7 +224,7 @@ class RuleMachine(Machine):
         if rule.most_per_minute is not None:
             self.recent_ns = [at_ns for at_ns in self.recent_ns if at_ns > now_ns - MINUTE_NS]
             self.recent_ns.append(now_ns)
-        self.tell("fired", because, self.readings(view, captured), seq, now_ns)
+        self.tell_of("fired", because, view, captured, seq, now_ns)
         if run is None:
             self.decide(self._render(rule.steps[0].plans, view, captured), because, seq, now_ns, out)
         elif self.runs and rule.mode == "queued":
