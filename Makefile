@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint types contracts unit reliability mutants bench bench-log lock servers clean
+.PHONY: help demo run test check lint types contracts unit reliability mutants models bench bench-log bench-rules lock servers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,12 @@ reliability: $(VENV)/.installed-dev servers  ## every storage fault at full coun
 
 mutants: $(VENV)/.installed-dev servers  ## plant bugs in a copy of the source, one by one; each must make the tests fail
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+models: $(VENV)/.installed-dev  ## rules and thermostats against independent models, a million sequences (an hour; MODEL_SEQUENCES=N for fewer)
+	MODEL_SEQUENCES=$${MODEL_SEQUENCES:-1000000} $(BIN)/python -m pytest tests/rules -k against --timeout 14400 -s $(ARGS)
+
+bench-rules: $(VENV)/.installed-bench  ## rules by themselves, beside a function by hand and common-expression-language
+	$(BIN)/python -m benches.rules $(ARGS)
 
 bench: $(VENV)/.installed-dev servers  ## end to end: durable events a second and CPU by stage, beside mosquitto
 	$(BIN)/python -m benches.end_to_end $(ARGS)
