@@ -97,7 +97,7 @@ class LevelMachine(RuleMachine):
             if prepared is None:
                 return
             view = self.latest = prepared
-            self.captured, self.latest_ns = captured, now_ns
+            self.captured, self.hops, self.latest_ns = captured, hops, now_ns
         is_idle = self.phase == INACTIVE
         holds = self._when(view, captured) if is_idle else self._holds(view, captured)
         if holds is None:

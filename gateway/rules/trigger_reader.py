@@ -19,7 +19,7 @@ from gateway.config.document import Scalar
 from gateway.config.section import Section, did_you_mean
 from gateway.mqtt.topics import compile_filter
 from gateway.rules.compiled import Crossing, Silence
-from gateway.rules.expression import Expression, ExpressionError, compile_condition
+from gateway.rules.expression import Expression, ExpressionError, compile_condition, compile_value
 from gateway.rules.phrases import IDENTIFIER, filter_of, read_filter, read_ns
 from gateway.rules.schedule_reader import read_schedule
 
@@ -150,8 +150,10 @@ def _beyond(
         f"({field}) < {below!r}" if below is not None else "",
     ]
     source = " and ".join(filter(None, sides))
+    names = (*topic.names, "topic")
     try:
-        return compile_condition(source, (*topic.names, "topic"), beyond=True)
+        compile_value(field, names, beyond=True)  # by itself, so that it is not half of something else
+        return compile_condition(source, names, beyond=True)
     except ExpressionError as error:
-        entry.problems.add(entry.at("field"), f"character {max(error.column - 1, 1)} of `{field}`: {error}")
+        entry.problems.add(entry.at("field"), f"character {error.column} of `{field}`: {error}")
         return None

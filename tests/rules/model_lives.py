@@ -27,7 +27,7 @@ RUBBISH: tuple[Any, ...] = (math.nan, None, "x", True, 10**400, -math.inf)
 VALUES: tuple[Any, ...] = (25.0, 30, 25.0, 20, 17.5, 15, 10.0, 3)
 LIVES_OF_A_SETUP = 20
 """As many lives are lived with the same rules, since reading rules takes longer than a life."""
-_SECONDS = 70
+_SECONDS = 50
 
 
 class Setup(NamedTuple):
@@ -208,13 +208,13 @@ class Life:
         rng = self.rng
         for seq, reading in enumerate(readings):
             chance = rng.random()
-            if chance < 0.05:
+            if chance < 0.04:
                 self.restart()
-            elif chance < 0.1:
+            elif chance < 0.08:
                 self.crash()
-            elif chance < 0.2:
+            elif chance < 0.14:
                 self.kept = (self.engine.snapshot(), len(self.log), len(self.decisions))
-            elif chance < 0.3:
+            elif chance < 0.22:
                 self.tick(rng.uniform(readings[seq - 1].second if seq else 0, reading.second))
             if rng.random() < 0.05:
                 self.wall_ns += rng.choice([-1, 1]) * rng.randrange(10**9) * S

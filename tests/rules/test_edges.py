@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from gateway.model import Publish, Set
+from gateway.model import DERIVED, HOPS_SHIFT, Publish, Set
 from tests.rules.traced import S, Traced, told
 
 
@@ -351,3 +351,28 @@ def test_a_tick_far_ahead_fires_everything_at_its_own_time(line):
     slowly.tick(3e8)
     assert at_once.decisions == slowly.decisions
     assert at_once.engine.snapshot() == slowly.engine.snapshot()
+
+
+def test_a_key_that_is_forgotten_and_comes_again_at_once_has_ids_of_its_own(line):
+    """No id means two things: who recovers would take the second decision for the first, and leave it out."""
+    rules = line(_rule("cooldown: 0s"), max_keys=1)
+    rules.batch(1, [(f"d/{device}/t", {"t": 25}, 1) for device in "abab"])
+    ids = [decision.id for decision in rules.decisions]
+    assert len(ids) == 7
+    assert len(set(ids)) == len(ids)
+
+
+def test_what_is_seen_true_at_a_later_look_stands_behind_as_many_rules_as_its_event(line):
+    """A chain that is to be cut is not begun anew by waiting for another device."""
+    rules = line("""
+        rules:
+          - id: r
+            on: t
+            when: v > device("o", 1h).v
+            allow_loop: true
+            then: [{emit: {topic: u, payload: x}}]
+    """)
+    rules.event(0, "t", {"v": 5}, DERIVED | 3 << HOPS_SHIFT)
+    rules.event(1, "devices/o/t", {"v": 1})
+    assert rules.tick(20) == []
+    assert rules.whats() == ["unknown", "fired", "looped"]

@@ -127,6 +127,13 @@ def test_a_crossing_ended_by_silence_must_cross_anew(line):
     assert [(second, action.state) for second, action in rules.said()] == [(1, "on"), (11, "off"), (52, "on")]
 
 
+def test_the_field_of_a_threshold_is_an_expression_of_its_own(problems):
+    """Not half of one, which the threshold would complete to another."""
+    found = problems(CROSSING.replace("field: t", 'field: "t) > 1 or (t"'))
+    assert len(found) == 1
+    assert "not an expression" in found[0]
+
+
 SILENT = """
     rules:
       - id: gone
