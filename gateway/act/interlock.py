@@ -8,30 +8,31 @@ Invariants:
 - A command older than `max_age_s` moves nothing: what was decided on yesterday's readings is history.
 - Once actuators have been made safe, nothing but `off` passes any more.
 - What it knows is a function of the log (L12): `gateway.act.recall` gives a new interlock what the old one knew, from
-  `oldest_seq` on.
+  `oldest_seq` on. `standings` says all of it anew, so that no restart has to read far, and no eviction takes it away.
+- What a command costs does not grow with the number of actuators (L13). When there are too many, those at rest that
+  only a pattern names are forgotten.
 - Durations are the log's elapsed time; no wall clock comes near an actuator (L11).
 """
 
 from __future__ import annotations
 
-from collections import deque
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from gateway.model import ActuatorLimits, Command
+from gateway.act.actuator import NO_LIMITS, RATE_PER_MINUTE, REPEAT_S, Actuator, Moment, off_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping, Sequence
+
+    from gateway.act.actuator import Standing
+    from gateway.model import ActuatorLimits, Command
 
 INTERLOCK = "interlock"
 """Stands in the place of a rule's id where the cap has switched something off."""
-RATE_PER_MINUTE = 20
-"""Switchings of one actuator that are let through in a minute. More is a loop, not a need."""
-REPEAT_S = 60.0
-"""How often an actuator past its `max_on` is told to go off."""
-_MINUTE_NS = 60_000_000_000
-_NO_LIMITS = ActuatorLimits()
+_MOST_KNOWN = 50_000
+"""Beyond so many actuators, those at rest are forgotten."""
 
 
 class Allow(NamedTuple):
@@ -50,81 +51,31 @@ class Expired(NamedTuple):
     age_s: float
 
 
-class _Moment(NamedTuple):
-    """When something happened, on the log's clock."""
-
-    at_ns: int
-    seq: int | None
-    """The record that tells of it; None if none does."""
-
-
-class _Actuator:
-    __slots__ = ("off_again", "off_since", "on_since", "sent_ns", "state", "told_off_ns", "was_on_since")
-
-    def __init__(self, on_since: _Moment) -> None:
-        self.state: str | None = None
-        """As last commanded; None: nobody has, as far as is known."""
-        self.on_since: _Moment | None = on_since
-        """Since when it may be on; None: it is off, or has been told to."""
-        self.was_on_since: _Moment | None = None
-        """While it has not confirmed its `off`: since when it has been on, should that turn out to have failed."""
-        self.off_since: _Moment | None = None
-        """Since when it is commanded off, or a later time at which it was, if it has rested since."""
-        self.off_again: _Moment | None = None
-        """When it was commanded off once more: takes the place of `off_since` once that is a rest ago as well."""
-        self.told_off_ns: int | None = None
-        """When the cap last asked for it to be switched off."""
-        self.sent_ns: deque[int] = deque(maxlen=RATE_PER_MINUTE)
-
-    @property
-    def maybe_on_since(self) -> _Moment | None:
-        """Since when it may be on, if it did not obey."""
-        return self.on_since if self.on_since is not None else self.was_on_since
-
-    def turn_on(self, moment: _Moment) -> None:
-        if self.on_since is None:
-            # An `off` that was never confirmed may never have been heard.
-            self.on_since, self.told_off_ns = self.was_on_since or moment, None
-        elif self.on_since.seq is None:
-            self.on_since = self.on_since._replace(seq=moment.seq)
-        self.off_since = self.off_again = self.was_on_since = None
-
-    def turn_off(self, moment: _Moment, *, will_answer: bool) -> None:
-        was_on_since = self.maybe_on_since or moment
-        if was_on_since.seq is None:
-            was_on_since = was_on_since._replace(seq=moment.seq)
-        # Of what never answers, nobody will ever say more than that it was told.
-        self.on_since, self.was_on_since = None, was_on_since if will_answer else None
-        if self.off_since is None or self.state == "on":
-            self.off_since, self.off_again = moment, None
-        elif self.off_again is None and moment.seq is not None:
-            self.off_again = moment
-
-    def forget_until(self, rested_ns: int) -> None:
-        """What was off a whole rest ago may count from the latest telling before then: no older record is needed."""
-        if self.off_again is not None and self.off_again.at_ns <= rested_ns:
-            self.off_since, self.off_again = self.off_again, None
-
-
 class Interlock:
     """Knows the last commanded state of each actuator. Pure: time comes as an argument."""
 
-    def __init__(self, limits: Mapping[str, ActuatorLimits], max_age_s: float) -> None:
+    def __init__(
+        self, limits: Mapping[str, ActuatorLimits], max_age_s: float, *, most_known: int = _MOST_KNOWN
+    ) -> None:
         """See the module.
 
         Args:
-            limits: by command topic; an actuator that is not there is held to age and rate alone.
+            limits: by command topic; an actuator that is not there is held to age and rate alone. May know more topics
+                than it names by iterating: what holds for those is asked for when they are first commanded.
             max_age_s: how old a decision may be.
+            most_known: beyond so many actuators, those at rest that are not named are forgotten.
         """
         self._limits = limits
+        self._named = dict(limits)
         self.max_age_ns = int(max_age_s * 1e9)
-        self._actuators: dict[str, _Actuator] = {}
-        self._capped: dict[str, Command] = {}
-        """What switches it off, by topic, of every actuator with a `max_on` that is known by name."""
-        self._know(limits)
+        self._actuators: dict[str, Actuator] = {}
+        self._most_known = self._room = most_known
+        self._due: list[tuple[int, str]] = []
+        """A heap of (due_ns, topic): when caps are over. What is due at another time by now is passed over."""
+        self._held: list[tuple[int, str]] = []
+        """A heap of (seq, topic): no actuator needs an older record than it has here."""
         self._has_begun = False
         self._closed_because = ""
-        self._deadline_ns: int | None = None
 
     def judge(self, command: Command, decided_ns: int, now_ns: int) -> Allow | Deny | Expired:
         """Whether a command may go out now. Does not count it as sent: `note` does."""
@@ -138,22 +89,20 @@ class Interlock:
         actuator = self._actuators.get(command.topic)
         if actuator is None:
             return Allow()
-        if command.state == "on":
-            why_not = _why_not_on(actuator, self._limits.get(command.topic, _NO_LIMITS), now_ns)
-            if why_not:
-                return Deny(why_not)
-        sent_ns = actuator.sent_ns
-        if len(sent_ns) == RATE_PER_MINUTE and now_ns - sent_ns[0] < _MINUTE_NS:
+        why_not = actuator.why_not_on(now_ns) if command.state == "on" else ""
+        if why_not:
+            return Deny(why_not)
+        if actuator.is_flooded(now_ns):
             return Deny(f"{RATE_PER_MINUTE} commands within a minute")
         return Allow()
 
     def learn(self, limits: Mapping[str, ActuatorLimits]) -> None:
         """Hold actuators to other limits from now on. What is known of them stays."""
-        self._limits = limits
-        self._capped.clear()
-        self._know([*limits, *self._actuators])
+        self._limits, self._named = limits, dict(limits)
+        for topic, actuator in self._actuators.items():
+            actuator.hold_to(limits.get(topic, NO_LIMITS), is_named=topic in self._named)
         self._has_begun = False
-        self._plan()
+        self._plan_all()
 
     def close(self, because: str) -> None:
         """Let nothing pass from now on but `off`. `because`: for whoever is denied."""
@@ -174,13 +123,13 @@ class Interlock:
         """
         actuator = self._actuators.get(command.topic)
         if actuator is None:
-            # What the cap switches off had been on for all of it, also where the log no longer tells since when.
-            age_ns = self._max_on_ns(command.topic) if for_cap else 0
-            actuator = self._actuators[command.topic] = _Actuator(_Moment(now_ns - age_ns, None))
-            self._know([command.topic])
+            actuator = self._new(command.topic, Moment(now_ns, None), now_ns)
+            if for_cap:
+                # What the cap switches off had been on for all of it, also where the log no longer tells since when.
+                actuator.on_since = Moment(now_ns - actuator.max_on_ns, None)
         actuator.sent_ns.append(now_ns)
-        actuator.forget_until(now_ns - self._min_off_ns(command.topic))
-        moment = _Moment(now_ns, seq)
+        actuator.forget_until_rested(now_ns)
+        moment = Moment(now_ns, seq)
         if command.state == "on":
             actuator.turn_on(moment)
         elif command.state == "off":
@@ -191,10 +140,7 @@ class Interlock:
                 if actuator.was_on_since is not None:
                     # That it is past its cap is all that has to be known of it from now on, and this record tells.
                     actuator.was_on_since = actuator.was_on_since._replace(seq=seq)
-        else:
-            return
-        actuator.state = command.state
-        self._plan()
+        self._plan(command.topic, actuator)
 
     def suspect(self, command: Command, from_ns: int, to_ns: int, seq: int, *, for_cap: bool = False) -> None:
         """Former lives may have sent this, at any time in between, or held it back.
@@ -207,17 +153,16 @@ class Interlock:
             self.note(command, from_ns, seq, for_cap=for_cap)
             self.doubt(command)
             actuator = self._actuators[command.topic]
-            if actuator.off_since == _Moment(from_ns, seq):
-                actuator.off_since = _Moment(to_ns, seq)
+            if actuator.off_since == Moment(from_ns, seq):
+                actuator.off_since = Moment(to_ns, seq)
             if was_on:
                 actuator.state = "on"  # the next `off` may be the first that it hears: its rest begins there
         elif command.state == "on":
             if actuator is None:
-                actuator = self._actuators[command.topic] = _Actuator(_Moment(from_ns, seq))
-                self._know([command.topic])
-            actuator.on_since = actuator.maybe_on_since or _Moment(from_ns, seq)
+                actuator = self._new(command.topic, Moment(from_ns, seq), to_ns)
+            actuator.on_since = actuator.maybe_on_since or Moment(from_ns, seq)
             actuator.state = "on"
-            self._plan()
+            self._plan(command.topic, actuator)
 
     def settle(self, command: Command) -> None:
         """The device says that it has done what it was told to."""
@@ -230,7 +175,7 @@ class Interlock:
         actuator = self._actuators.get(command.topic)
         if actuator is not None and command.state == "off" == actuator.state and actuator.on_since is None:
             actuator.on_since = actuator.was_on_since
-            self._plan()
+            self._plan(command.topic, actuator)
 
     def tick(self, now_ns: int) -> list[Command]:
         """What switches off the actuators that have been on for longer than their `max_on`.
@@ -239,93 +184,102 @@ class Interlock:
         """
         if not self._has_begun:
             self._has_begun = True
-            for topic in self._capped:
-                self._actuators.setdefault(topic, _Actuator(_Moment(now_ns, None)))
-            self._plan()
-        if self._deadline_ns is None or now_ns < self._deadline_ns:
-            return []
+            for topic, limits in self._named.items():
+                if topic not in self._actuators and off_command(limits) is not None:
+                    self._plan(topic, self._new(topic, Moment(now_ns, None), now_ns))
         commands = []
-        for topic, off in self._capped.items():
-            due_ns = self._due_ns(topic)
-            if due_ns is not None and due_ns <= now_ns:
-                actuator = self._actuators[topic]
-                # Who is to be told that it does not answer has been told the first time.
-                commands.append(off if actuator.told_off_ns is None else msgspec.structs.replace(off, otherwise=()))
-                actuator.told_off_ns = now_ns
-        self._plan()
+        while (due_ns := self.deadline_ns) is not None and due_ns <= now_ns:
+            topic = heappop(self._due)[1]
+            actuator = self._actuators[topic]
+            assert actuator.off is not None, "nothing else is due"
+            # Who is to be told that it does not answer has been told the first time.
+            is_first = actuator.told_off_ns is None
+            commands.append(actuator.off if is_first else msgspec.structs.replace(actuator.off, otherwise=()))
+            actuator.told_off_ns = now_ns
+            self._plan(topic, actuator)
         return commands
 
     @property
     def deadline_ns(self) -> int | None:
         """When `tick` has something to do next."""
-        return self._deadline_ns
+        due = self._due
+        while due:
+            due_ns, topic = due[0]
+            actuator = self._actuators.get(topic)
+            if actuator is not None and actuator.due_ns == due_ns:
+                return due_ns
+            heappop(due)
+        return None
 
     def oldest_seq(self, now_ns: int) -> int | None:
         """The oldest record on which what it knows rests: a restart must read from there. None: there is none."""
-        moments = (moment for topic in self._actuators for moment in self._needed(topic, now_ns))
-        return min((moment.seq for moment in moments if moment.seq is not None), default=None)
+        held = self._held
+        while held:
+            seq, topic = held[0]
+            actuator = self._actuators.get(topic)
+            oldest_seq = None if actuator is None else actuator.oldest_seq(now_ns)
+            if oldest_seq == seq:
+                return seq
+            heappop(held)
+            if oldest_seq is not None:
+                heappush(held, (oldest_seq, topic))
+        return None
+
+    def standings(self) -> list[Standing]:
+        """All that a restart has to know, of each actuator of which it has to know something."""
+        known = self._actuators.items()
+        return [actuator.standing(topic) for topic, actuator in known if next(actuator.needed(), None) is not None]
+
+    def rest_upon(self, standings: Sequence[Standing], first_seq: int) -> None:
+        """They are in the log, from `first_seq` on: what they tell needs no older record any more."""
+        for seq, standing in enumerate(standings, first_seq):
+            actuator = self._actuators.get(standing.topic)
+            if actuator is not None:
+                actuator.rest_upon(standing, seq)
+                self._plan(standing.topic, actuator)
+
+    def adopt(self, standing: Standing, seq: int) -> None:
+        """Know of an actuator what a record of the log tells, whatever older ones have told."""
+        actuator = self._actuators.get(standing.topic)
+        if actuator is None:
+            actuator = self._new(standing.topic, Moment(0, seq), standing.told_off_ns or 0)
+        actuator.adopt(standing, seq)
+        self._plan(standing.topic, actuator)
 
     def safe_commands(self) -> list[Command]:
         """What puts every actuator that is known by name into its stated safe state."""
-        topics = dict.fromkeys([*self._limits, *self._actuators])
-        limits = (self._limits.get(topic, _NO_LIMITS) for topic in topics)
-        return [each.safe for each in limits if each.safe is not None]
+        limits = {topic: actuator.limits for topic, actuator in self._actuators.items()}
+        return [each.safe for each in (self._named | limits).values() if each.safe is not None]
 
     def states(self) -> dict[str, str | None]:
         """Last commanded state by topic."""
         return {topic: actuator.state for topic, actuator in self._actuators.items()}
 
-    def _needed(self, topic: str, now_ns: int) -> Iterator[_Moment]:
-        """What limits still count from."""
-        actuator, limits = self._actuators[topic], self._limits.get(topic, _NO_LIMITS)
-        if limits.max_on_s is None and not limits.min_off_s:
-            return
-        actuator.forget_until(now_ns - self._min_off_ns(topic))
-        for moment in (actuator.maybe_on_since, actuator.off_since):
-            if moment is not None:
-                yield moment
+    def _new(self, topic: str, on_since: Moment, now_ns: int) -> Actuator:
+        if len(self._actuators) >= self._room:
+            self._actuators = {name: each for name, each in self._actuators.items() if not each.is_at_rest(now_ns)}
+            # Where all of them count there is nothing to forget, and asking each time would cost too much.
+            self._room = max(self._most_known, len(self._actuators) * 5 // 4)
+        limits = self._limits.get(topic, NO_LIMITS)
+        actuator = self._actuators[topic] = Actuator(limits, on_since, is_named=topic in self._named)
+        return actuator
 
-    def _know(self, topics: Iterable[str]) -> None:
-        """Take up the caps of actuators that are named for the first time."""
-        for topic in topics:
-            limits = self._limits.get(topic, _NO_LIMITS)
-            if limits.max_on_s is not None and (off := _off_command(limits)) is not None:
-                self._capped[topic] = off
+    def _plan(self, topic: str, actuator: Actuator) -> None:
+        """After a change: when it is due now, and which records it needs now."""
+        if (due_ns := actuator.due_ns) is not None:
+            heappush(self._due, (due_ns, topic))
+        if (seq := actuator.oldest_seq()) is not None:
+            heappush(self._held, (seq, topic))
+        if len(self._due) + len(self._held) > 4 * len(self._actuators) + 64:
+            self._plan_all()
 
-    def _plan(self) -> None:
-        due = (self._due_ns(topic) for topic in self._capped)
-        self._deadline_ns = min((each for each in due if each is not None), default=None)
-
-    def _due_ns(self, topic: str) -> int | None:
-        actuator = self._actuators.get(topic)
-        if actuator is None or actuator.on_since is None:
-            return None
-        due_ns = actuator.on_since.at_ns + self._max_on_ns(topic)
-        if actuator.told_off_ns is None:
-            return due_ns
-        return max(due_ns, actuator.told_off_ns + int(REPEAT_S * 1e9))
-
-    def _min_off_ns(self, topic: str) -> int:
-        return int(self._limits.get(topic, _NO_LIMITS).min_off_s * 1e9)
-
-    def _max_on_ns(self, topic: str) -> int:
-        """The cap; 0 for an actuator that has none."""
-        return int((self._limits.get(topic, _NO_LIMITS).max_on_s or 0.0) * 1e9)
+    def _plan_all(self) -> None:
+        dues = ((actuator.due_ns, topic) for topic, actuator in self._actuators.items())
+        self._due = [(due_ns, topic) for due_ns, topic in dues if due_ns is not None]
+        seqs = ((actuator.oldest_seq(), topic) for topic, actuator in self._actuators.items())
+        self._held = [(seq, topic) for seq, topic in seqs if seq is not None]
+        heapify(self._due)
+        heapify(self._held)
 
 
-def _off_command(limits: ActuatorLimits) -> Command | None:
-    if limits.off is not None:
-        return limits.off
-    return limits.safe if limits.safe is not None and limits.safe.state == "off" else None
-
-
-def _why_not_on(actuator: _Actuator, limits: ActuatorLimits, now_ns: int) -> str:
-    if actuator.off_since is not None:
-        off_s = (now_ns - actuator.off_since.at_ns) / 1e9
-        if off_s < limits.min_off_s:
-            return f"off for {off_s:.0f} s, min_off is {limits.min_off_s:.0f} s"
-    if actuator.maybe_on_since is not None and limits.max_on_s is not None:
-        on_s = (now_ns - actuator.maybe_on_since.at_ns) / 1e9
-        if on_s >= limits.max_on_s:
-            return f"on for {on_s:.0f} s, max_on is {limits.max_on_s:.0f} s"
-    return ""
+__all__ = ["INTERLOCK", "RATE_PER_MINUTE", "REPEAT_S", "Allow", "Deny", "Expired", "Interlock"]

@@ -1,7 +1,8 @@
 """What the log tells of former lives: what the interlock knew, and what was decided and has no end yet.
 
 A command's decision says when it was to go out, its outcome whether it did. Told in the order of the log, they give a
-new interlock what the old one knew, so that `max_on` and `min_off` count through a restart (L12).
+new interlock what the old one knew, so that `max_on` and `min_off` count through a restart (L12). A standing says all
+that is known of one actuator, in place of whatever came before.
 
 Invariants:
 - What may have been sent counts as sent where that is the safe side: an `on` for the cap and not for the rest, an `off`
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.act.actuator import Standing
 from gateway.act.interlock import INTERLOCK
-from gateway.act.records import decode_records
+from gateway.act.records import decode_all
 from gateway.model import Command, Decision, Outcome
 
 if TYPE_CHECKING:
@@ -52,11 +54,13 @@ class Recall:
     def take(self, batch: Batch) -> None:
         """The next records. `batch`: of kind DECISIONS."""
         at_ns, epoch = batch.stamp.elapsed_ns, batch.origin.epoch
-        for seq, record in decode_records(batch):
+        for seq, record in decode_all(batch):
             if isinstance(record, Outcome):
                 told = self._open.pop(record.decision_id, None)
                 if told is not None:
                     self._ended(told, record, epoch)
+            elif isinstance(record, Standing):
+                self._interlock.adopt(record, seq)
             elif record.leaves:  # all else comes to no end
                 self._open[record.id] = _Told(record, seq, at_ns, epoch)
 

@@ -7,6 +7,8 @@ Invariants:
   from being recorded as ended).
 - Nor does it pass what the interlock still counts from: the switching on of what is on, the switching off of what has
   not rested. A restart knows of both what the former life knew (L12).
+- What is on for days neither makes a restart read days nor is forgotten when the log gives up its record: once that
+  lies far behind, what the interlock knows is said anew at the end of the log, and rests upon that once it is durable.
 - Else its cursor stays near the end of the log however seldom there is something to do: a restart reads little.
 - A cursor that cannot be stored stops nothing: the former one still stands, and a restart only reads more. Without any
   it reads the whole log.
@@ -18,11 +20,15 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.act.recall import Recall
+from gateway.act.records import encode_standings
 from gateway.errors import StorageError
 from gateway.model import Batch, Cursor, Kind, Position
 from gateway.observe import events
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.act.actuator import Standing
     from gateway.act.dispatch import Dispatcher
     from gateway.ringlog import Store
 
@@ -31,6 +37,12 @@ _KEEPING = "act.cursor"
 _RECORDS_PER_TURN = 20_000
 _COMMIT_AFTER_S = 1.0
 _COMMIT_AFTER_RECORDS = 100_000
+"""Or a quarter of the log, if that is less."""
+_FAR_BEHIND_RECORDS = 100_000
+"""So far back may lie what the interlock knows; or half the log, if that is less: it must not be evicted."""
+_NOT_FAR_RECORDS = 100
+_STANDINGS_SHARE = 4
+"""What the interlock knows is said anew after so many times its own records at least."""
 _RETRY_AFTER_S = 1.0
 _RETRY_AFTER_AT_MOST_S = 60.0
 
@@ -59,6 +71,16 @@ class ActStage:
         """Behind the last record that was handled; the reader may already hold one that waits for the disk."""
         self._uncommitted = cursor is None
         self._committed_seq = start.seq
+        self._is_far_behind = False
+        self._standings: Sequence[Standing] = ()
+        """What was said anew of actuators and is not durable yet."""
+        self._standings_seq = 0
+        self._standings_count = 0
+
+    @property
+    def position(self) -> Position:
+        """Behind the last record that was handled."""
+        return self._done
 
     async def recover(self) -> None:
         """Read what former lives have left, up to the present end of the log.
@@ -88,6 +110,7 @@ class ActStage:
                 item = await self._reader.read(_RECORDS_PER_TURN)
             if item is None:
                 self._dispatcher.tick(self._log.elapsed_ns())
+                self._say_anew()
                 await self._wait()
             else:
                 if isinstance(item, Batch):
@@ -97,7 +120,7 @@ class ActStage:
     async def _take(self, batch: Batch) -> None:
         if batch.kind is Kind.EVENTS:
             self._dispatcher.observe(batch, self._log.elapsed_ns())
-            if batch.end - self._committed_seq >= _COMMIT_AFTER_RECORDS:
+            if batch.end - self._committed_seq >= self._at_most(_COMMIT_AFTER_RECORDS, parts=4):
                 self._uncommitted = True
             return
         self._uncommitted = True
@@ -150,7 +173,36 @@ class ActStage:
         """
         self._uncommitted = False
         position = self._done
+        self._look_back(position.seq)
         needed_seq = self._dispatcher.oldest_needed_seq(self._log.elapsed_ns())
         seq = position.seq if needed_seq is None else min(position.seq, needed_seq)
         await self._store.cursors.store(CURSOR, Cursor(seq, position.ordinal))
         self._committed_seq = position.seq
+
+    def _look_back(self, seq: int) -> None:
+        """Let the interlock rest upon what was said anew, if it is durable; see whether to say it again."""
+        interlock, log = self._dispatcher.interlock, self._log
+        if self._standings:
+            if log.durable.seq < self._standings_seq + len(self._standings):
+                self._uncommitted = True
+                return
+            interlock.rest_upon(self._standings, self._standings_seq)
+            self._standings = ()
+        oldest_seq = interlock.oldest_seq(log.elapsed_ns())
+        far = max(self._at_most(_FAR_BEHIND_RECORDS, parts=2), _STANDINGS_SHARE * self._standings_count)
+        self._is_far_behind = oldest_seq is not None and seq - oldest_seq >= far
+
+    def _at_most(self, records: int, *, parts: int) -> int:
+        """So many records, or one of so many parts of the log where that is less; never next to nothing."""
+        held = self._log.appended.seq - self._log.floor.seq
+        return max(min(records, held // parts), _NOT_FAR_RECORDS)
+
+    def _say_anew(self) -> None:
+        """Append what the interlock knows, at an instant at which it knows all that the log tells."""
+        if not self._is_far_behind or self._reader.position.seq != self._log.appended.seq:
+            return
+        self._is_far_behind = False
+        self._standings = self._dispatcher.interlock.standings()
+        self._standings_seq, self._standings_count = self._log.appended.seq, len(self._standings)
+        for batch in encode_standings(self._standings, self._log.stamp()):
+            self._log.append(batch)

@@ -114,7 +114,7 @@ def read_cron(text: str) -> CronFields:
     minutes, hours, days, months, weekdays = (_values(part, field) for part, field in zip(parts, _FIELDS, strict=True))
     either_day = not parts[2].startswith("*") and not parts[4].startswith("*")
     if not either_day and not any(_LONGEST_MONTH[month - 1] >= min(days) for month in months):
-        raise ValueError(f"`{text}`: no such month has a day {min(days)}")
+        raise ValueError(f"`{text.strip()}`: no such month has a day {min(days)}")
     return CronFields(
         text=text.strip(),
         minutes=tuple(sorted(minutes)),
@@ -148,11 +148,12 @@ def _range(part: str, first: str, last: str | None, field: _Field) -> tuple[int,
         return field.least, field.most
     low = _number(first, field)
     high = _number(last, field) if last is not None else low
-    if high == 0 and field.words is _WEEKDAYS and last is not None:
-        high = 7
+    if field.words is _WEEKDAYS and low > high:  # Sunday is both: fri-sun, 7-3
+        low, high = (low, 7) if high == 0 else (low % 7, high)
     if low > high:
-        two = f"{first}-{field.words[-1] if field.words else field.most},{field.words[0] if field.words else field.least}"
-        raise ValueError(f"`{part}`: the range of the {field.name} ends before it begins; write two: {two}-{last}")
+        end, begin = (field.words[-1], field.words[0]) if field.words else (field.most, field.least)
+        two = f"{first}-{end},{begin}-{last}"
+        raise ValueError(f"`{part}`: the range of the {field.name} ends before it begins; write two: {two}")
     return low, high
 
 

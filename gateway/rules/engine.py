@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from gateway.rules.compiled import RuleSet
     from gateway.rules.trace import Tracer
 
-_VERSION = 3
+_VERSION = 4
 _RuleMachine: TypeAlias = LevelMachine | EdgeMachine | SilenceMachine
 _AnyMachine: TypeAlias = _RuleMachine | ThermostatMachine
 _Handlers: TypeAlias = "tuple[tuple[_AnyMachine | Watch, int, dict[str, str], Evaluate | None], ...]"

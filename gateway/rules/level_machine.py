@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 INACTIVE, PENDING, ACTIVE = 0, 1, 2
 _PHASES = ("inactive", "pending", "active")
 _LOOK_AT_LEAST_NS = 3_600_000_000_000
+_MOST_PAUSE_NS = 3_600_000_000_000
 
 
 class LevelMachine(RuleMachine):
@@ -50,6 +51,7 @@ class LevelMachine(RuleMachine):
         "known",
         "latest",
         "latest_ns",
+        "pause_ns",
         "phase",
         "retry_ns",
         "since_ns",
@@ -73,7 +75,9 @@ class LevelMachine(RuleMachine):
         self.failing_ns = -1
         """Since when it no longer holds, while it is active and kept so; negative: it holds."""
         self.retry_ns = FAR
-        """When to command again what an actuator was denied."""
+        """When to command again what an actuator was denied, or did not confirm."""
+        self.pause_ns = RETRY_NS
+        """How long to wait before it is told again to go off."""
 
     @property
     def is_quiet(self) -> bool:
@@ -137,16 +141,31 @@ class LevelMachine(RuleMachine):
             self._end("ended", f"not for {duration(rule.keep_ns)}", None, now_ns, out)
         if self.retry_ns <= now_ns:
             self.retry_ns = FAR
-            commands, _ = self.assertion()
-            self.decide(commands, "said again: it was denied before", None, now_ns, out)
+            self._say_again(now_ns, out)
         self._set_due(now_ns)
 
     def refused(self, decision_id: str, state: str, now_ns: int, out: list[Decision]) -> None:
-        """An actuator has not been reached. What was denied is asked for again, while the rule is active."""
+        """An actuator has not been reached.
+
+        What was denied is asked for again while the rule is active. What was to be switched off at its end and did not
+        say that it is, is told again and again, ever more seldom, until it does.
+        """
         super().refused(decision_id, state, now_ns, out)
-        if state == "denied" and self.phase == ACTIVE:
+        if self.phase == ACTIVE and state == "denied":
             self.retry_ns = now_ns + RETRY_NS
-            self._set_due(now_ns)
+        elif self.phase == INACTIVE and state != "denied" and self.rule.releases:
+            self.retry_ns = now_ns + self.pause_ns
+            self.pause_ns = min(2 * self.pause_ns, _MOST_PAUSE_NS)
+        self._set_due(now_ns)
+
+    def _say_again(self, now_ns: int, out: list[Decision]) -> None:
+        if self.phase == ACTIVE:
+            commands, _ = self.assertion()
+            self.decide(commands, "said again: it was denied before", None, now_ns, out)
+        elif self.phase == INACTIVE:
+            view = self.view(self.fields, self.captured, now_ns)
+            releases = self._render(self.rule.releases, view, self.captured)
+            self.decide(releases, "said again: nobody knows whether it was heard", None, now_ns, out)
 
     def forget(self, now_ns: int, out: list[Decision]) -> None:
         """Room is needed for other keys: what it began is ended first."""
@@ -189,14 +208,16 @@ class LevelMachine(RuleMachine):
 
     def dump(self) -> list[Any]:
         """The state, for a snapshot."""
-        mine = [self.phase, self.since_ns, self.known, self.armed, self.failing_ns, self.retry_ns, self.due_ns]
+        mine = [self.phase, self.since_ns, self.known, self.armed, self.failing_ns]
+        mine += [self.retry_ns, self.pause_ns, self.due_ns]
         return [mine, self._kept(self.latest), self.latest_ns, self.dump_shared()]
 
     def load(self, state: list[Any]) -> None:
         """Take up the state that `dump` gave."""
         mine, self.latest, self.latest_ns, shared = state
         self.load_shared(shared)
-        self.phase, self.since_ns, self.known, self.armed, self.failing_ns, self.retry_ns, self.due_ns = mine
+        self.phase, self.since_ns, self.known, self.armed, self.failing_ns, *times = mine
+        self.retry_ns, self.pause_ns, self.due_ns = times
 
     def _holds(self, view: dict[str, Any], captured: dict[str, str]) -> bool | None:
         if self.phase == ACTIVE and self._over is not None:
@@ -250,6 +271,7 @@ class LevelMachine(RuleMachine):
             return
         assert rule.when is not None
         self.phase, self.since_ns, self.failing_ns = ACTIVE, now_ns, -1
+        self.retry_ns, self.pause_ns = FAR, RETRY_NS
         self.armed = rule.crossing is None
         held = f" for {duration(rule.for_ns)}" if rule.for_ns else ""
         because = f"{rule.when.source}{held}: {rule.when.readings(view, self.captured)}"
@@ -257,7 +279,8 @@ class LevelMachine(RuleMachine):
 
     def _end(self, what: str, because: str, seq: int | None, now_ns: int, out: list[Decision]) -> None:
         was = self.phase
-        self.phase, self.since_ns, self.failing_ns, self.retry_ns = INACTIVE, now_ns, -1, FAR
+        self.phase, self.since_ns, self.failing_ns = INACTIVE, now_ns, -1
+        self.retry_ns, self.pause_ns = FAR, RETRY_NS
         view = self.view(self.fields, self.captured, now_ns)
         if was != INACTIVE:
             self.tell_of(what, because, view, self.captured, seq, now_ns)
@@ -294,13 +317,11 @@ class LevelMachine(RuleMachine):
 
     def _set_due(self, now_ns: int) -> None:
         rule, phase = self.rule, self.phase
-        moments = []
+        moments = [self.retry_ns]
         if phase == PENDING and self.known:
             moments.append(max(self.since_ns + rule.for_ns, self.free_ns))
-        elif phase == ACTIVE:
-            moments.append(self.retry_ns)
-            if self.failing_ns >= 0:
-                moments.append(self.failing_ns + rule.keep_ns)
+        elif phase == ACTIVE and self.failing_ns >= 0:
+            moments.append(self.failing_ns + rule.keep_ns)
         if self._listens:
             moments.append(self.seen_ns + (rule.stale_after_ns or 0))
         if self.runs:

@@ -16,7 +16,8 @@ Invariants:
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -29,7 +30,7 @@ from gateway.rules.references import VariableReference, WindowReference
 from gateway.rules.windows import AGGREGATES, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from gateway.model import Action, Command, Decision
     from gateway.rules.codegen import Evaluate
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from gateway.rules.windows import Aggregate
     from gateway.rules.world import Looked, World
 
+Look: TypeAlias = "Callable[[dict[str, str], int], Any]"
+"""`(captured levels, time) -> value`; None is unknown."""
 MINUTE_NS = 60_000_000_000
 RETRY_NS = 30_000_000_000
 """After so long what an actuator was denied is asked for again."""
@@ -97,7 +100,7 @@ class RuleMachine(Machine):
         spans = [reference for reference in rule.references if isinstance(reference, WindowReference)]
         self.windows = [Window(reference.span) for reference in spans]
         self._aggregates = [_aggregate(reference) for reference in spans]
-        self._looks = [reference for reference in rule.references if not isinstance(reference, WindowReference)]
+        self._looks = [_look(reference, rule, world) for reference in rule.references]
         self._careful = bool(rule.references) or rule.time is not None or rule.follows is not None
 
     @property
@@ -138,16 +141,10 @@ class RuleMachine(Machine):
         seen: dict[str, Any] = {**fields}
         for (name, _, aggregate), window in zip(self._aggregates, self.windows, strict=True):
             seen[name] = aggregate(window.values(now_ns))
-        for reference in self._looks:
-            seen[reference.text] = self._look_at(reference, captured, now_ns)
+        for name, look in self._looks:
+            if look is not None:
+                seen[name] = look(captured, now_ns)
         return seen
-
-    def _look_at(self, reference: Reference, captured: dict[str, str], now_ns: int) -> Any:
-        if isinstance(reference, VariableReference):
-            return self.world.variables.get(reference.name)
-        assert not isinstance(reference, WindowReference), "windows are this machine's own"
-        age_ns = self.rule.stale_after_ns if reference.age_ns is None else reference.age_ns
-        return self.world.watch(reference).value(captured, now_ns, age_ns)
 
     def _happened_ns(self, fields: dict[str, Any], captured: dict[str, str], seq: int, now_ns: int) -> int | None:
         """When the event happened, on the log's clock; None if that is longer ago than `max_age`."""
@@ -341,6 +338,19 @@ def watched(rule: Rule) -> list[Looked]:
     return [each for each in rule.references if not isinstance(each, WindowReference | VariableReference)]
 
 
+def _look(reference: Reference, rule: Rule, world: World) -> tuple[str, Look | None]:
+    """How to look at something that other machines or other devices have said; None: a window, this machine's own."""
+    if isinstance(reference, WindowReference):
+        return reference.text, None
+    if isinstance(reference, VariableReference):
+        name = reference.name
+        return reference.text, lambda _captured, _now_ns: world.variables.get(name)
+    watch = world.watch(reference)
+    age_ns = rule.stale_after_ns if reference.age_ns is None else reference.age_ns
+    return reference.text, lambda captured, now_ns: watch.value(captured, now_ns, age_ns)
+
+
+@lru_cache(maxsize=4_096)
 def _aggregate(reference: WindowReference) -> tuple[str, Evaluate, Aggregate]:
     return reference.text, _sample(reference), AGGREGATES[reference.function]
 

@@ -72,7 +72,9 @@ class At:
 
     def next_after(self, wall_ns: int) -> int | None:
         """The first instant strictly later than that."""
-        for day in _days_from(wall_ns, self.zone, most=_MOST_DAYS_OFF):
+        today = datetime.fromtimestamp(wall_ns // _NS, self.zone).date()
+        for number in range(_MOST_DAYS_OFF):
+            day = today + timedelta(days=number)
             if day.weekday() in self.days:
                 due_ns = _local_ns(day, self.hour, self.minute, self.second, self.zone)
                 if due_ns > wall_ns:
@@ -154,12 +156,6 @@ class Sun:
             return self.event
         side = "after" if self.offset_s > 0 else "before"
         return f"{duration_text(abs(self.offset_s))} {side} {self.event}"
-
-
-def _days_from(wall_ns: int, zone: ZoneInfo, *, most: int) -> Iterator[date]:
-    first = datetime.fromtimestamp(wall_ns // _NS, zone).date()
-    for number in range(most):
-        yield first + timedelta(days=number)
 
 
 def _local_ns(day: date, hour: int, minute: int, second: int, zone: ZoneInfo) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
+from gateway.act.actuator import Standing
 from gateway.act.dispatch import Dispatcher
 from gateway.act.interlock import Interlock
 from gateway.act.outbox import Outbox
 from gateway.act.recall import Recall
-from gateway.act.records import encode_records
+from gateway.act.records import encode_records, encode_standings
 from gateway.model import ActuatorLimits, Batch, Command, Decision, Expect, Format, Kind, Notify, Origin, Outcome, Stamp
 
 S = 1_000_000_000
@@ -26,17 +28,21 @@ def command(state: str, *, answers: bool = True) -> Command:
 class Lives:
     """One log, and the dispatchers that live on it one after the other. Time moves when told to."""
 
-    def __init__(self, limits: ActuatorLimits) -> None:
-        self.limits = limits
+    def __init__(self, limits: ActuatorLimits | Mapping[str, ActuatorLimits]) -> None:
+        self.limits = {HEATER: limits} if isinstance(limits, ActuatorLimits) else limits
         self.now_s = 0.0
         self.epoch = 0
-        self.log: list[tuple[Decision | Outcome, int, int]] = []
+        self.log: list[tuple[Decision | Outcome | Standing, int, int]] = []
         """Record, when it was appended, and by which life."""
         self.cursor = 0
         self.synced = 0
         """What a crash leaves at least."""
+        self.floor = 0
+        """What was before has been evicted."""
         self.sent: list[tuple[float, str]] = []
         """When, and `on` or `off`."""
+        self.topics: list[str] = []
+        """Where to, for each that was sent."""
         self.told: list[str] = []
         self.begin()
 
@@ -48,7 +54,7 @@ class Lives:
     def begin(self) -> None:
         """A new life: what the log tells is recalled from the cursor on."""
         self.epoch += 1
-        self.interlock = Interlock({HEATER: self.limits}, max_age_s=60)
+        self.interlock = Interlock(self.limits, max_age_s=60)
         self.dispatcher = Dispatcher(
             self.interlock,
             Outbox(lambda where, value, wanted: value == wanted),
@@ -58,7 +64,8 @@ class Lives:
             lambda seconds: None,
         )
         recall = Recall(self.interlock)
-        for seq in range(self.cursor, len(self.log)):
+        self._standings: tuple[list[Standing], int] = ([], 0)
+        for seq in range(max(self.cursor, self.floor), len(self.log)):
             recall.take(self._batch(seq))
         self._read = len(self.log)
         self.dispatcher.recover(recall.finish(self.now_ns, self.epoch), self.now_ns)
@@ -71,9 +78,17 @@ class Lives:
 
     def commit(self) -> None:
         """Store the cursor, as the stage does."""
+        self.synced = len(self.log)
+        self.interlock.rest_upon(*self._standings)
+        self._standings = ([], 0)
         needed = self.dispatcher.oldest_needed_seq(self.now_ns)
         self.cursor = self._read if needed is None else min(self._read, needed)
-        self.synced = len(self.log)
+
+    def say_anew(self) -> None:
+        """Log what the interlock knows, as the stage does when that lies far behind. It counts once it is synced."""
+        self._standings = (self.interlock.standings(), len(self.log))
+        self._record(self._standings[0])
+        self.read()
 
     def decide(self, action: Command) -> Decision:
         """Log a decision, sync it, and carry it out."""
@@ -89,10 +104,10 @@ class Lives:
             self.dispatcher.tick(self.now_ns)
             self.read()
 
-    def report(self, state: str) -> None:
+    def report(self, state: str, topic: str = REPORT) -> None:
         """The device says how it stands."""
         stamp = Stamp(self.now_ns, self.now_ns, self.now_ns, bytes(16), True)
-        self.dispatcher.observe(Batch(Kind.EVENTS, stamp, [REPORT], [Format.JSON], [1], [b"?"], [state]), self.now_ns)
+        self.dispatcher.observe(Batch(Kind.EVENTS, stamp, [topic], [Format.JSON], [1], [b"?"], [state]), self.now_ns)
         self.read()
 
     def end_of(self, decision: Decision) -> list[str]:
@@ -117,10 +132,15 @@ class Lives:
 
     def _publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> int:
         self.sent.append((self.now_s, payload.decode().strip('"').lower()))
+        self.topics.append(topic)
         return 1
 
     def _batch(self, seq: int) -> Batch:
         record, at_ns, epoch = self.log[seq]
-        batch = encode_records([record], Stamp(at_ns, at_ns, at_ns, bytes(16), True))
+        stamp = Stamp(at_ns, at_ns, at_ns, bytes(16), True)
+        if isinstance(record, Standing):
+            (batch,) = encode_standings([record], stamp)
+        else:
+            batch = encode_records([record], stamp)
         batch.seq, batch.origin = seq, Origin("gw", "0" * 16, epoch)
         return batch

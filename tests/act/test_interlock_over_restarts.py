@@ -336,8 +336,11 @@ def test_lives_that_are_cut_off_at_random_keep_every_limit(seed):
             life.advance(rng.choice([1, 2, 10, 30]))
             if rng.random() < 0.4:
                 life.decide(rng.choice([ON, ON, OFF, command("ON", answers=False), command("OFF", answers=False)]))
+            if rng.random() < 0.1:
+                life.say_anew()
             if rng.random() < 0.3:
                 life.commit()
+                life.floor = rng.choice([life.floor, life.cursor])
             if rng.random() < 0.15:
                 if rng.random() < 0.3:
                     life.dispatcher.make_safe([], life.now_ns, "the gateway stops")

@@ -18,13 +18,14 @@ from gateway.model import ActuatorLimits, Command, Decision, Expect, Kind, Notif
 from gateway.ringlog import Store
 
 TOPIC = "devices/a/heater/set"
+PLAIN = LogSettings(compress=False)
 
 
 class Site:
     """One life of the stage on a data directory."""
 
-    def __init__(self, data_dir, clock, limits=None, storage=None) -> None:
-        self.store = Store(data_dir, "gw", LogSettings(compress=False), clock, lambda error: None, storage)
+    def __init__(self, data_dir, clock, limits=None, storage=None, settings=PLAIN) -> None:
+        self.store = Store(data_dir, "gw", settings, clock, lambda error: None, storage)
         self.published: list[tuple[str, int]] = []
         self.dispatcher = Dispatcher(
             Interlock(limits or {}, max_age_s=60),
@@ -58,6 +59,20 @@ class Site:
                 await asyncio.sleep(0)
         await self.store.committer.flush()
         task.cancel()
+
+    async def go_by(self, batches) -> None:
+        """Let telemetry go by while the stage runs, and its cursor be stored whenever the stage wants that."""
+        task = asyncio.create_task(self.stage.run())
+        async with asyncio.timeout(60):
+            for batch in batches:
+                self.store.events.append(batch)
+                await self.store.committer.flush()
+                while self.stage.position.seq < self.store.events.appended.seq:
+                    await asyncio.sleep(0)
+                if self.stage._uncommitted:
+                    await self.stage.commit()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     async def outcomes(self) -> list[str]:
         """State of every outcome in the log, in order."""
