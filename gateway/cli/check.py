@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,12 +12,24 @@ from gateway.errors import ConfigError
 
 
 def check(
-    config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The gateway's configuration.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="The gateway's configuration.")
+    ] = None,
     as_json: JsonOption = False,
+    schema: Annotated[
+        Literal["rules"] | None, typer.Option("--schema", help="Print the JSON Schema of rule files, for editors.")
+    ] = None,
 ) -> None:
     """Check a configuration and its rules without starting anything. Exit code 2 if something must be changed."""
     from gateway.cli.configuration import load_all
 
+    if schema is not None:
+        from gateway.rules.schema import rules_schema
+
+        typer.echo(json.dumps(rules_schema(), indent=2, ensure_ascii=False))
+        return
+    if config is None:
+        raise typer.BadParameter("Missing option '--config' / '-c'.")
     try:
         found = load_all(config)
     except ConfigError as error:
