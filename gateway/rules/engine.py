@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from gateway.rules.compiled import RuleSet
     from gateway.rules.trace import Tracer
 
-_VERSION = 4
+_VERSION = 5
 _RuleMachine: TypeAlias = LevelMachine | EdgeMachine | SilenceMachine
 _AnyMachine: TypeAlias = _RuleMachine | ThermostatMachine
 _Handlers: TypeAlias = "tuple[tuple[_AnyMachine | Watch, int, dict[str, str], Evaluate | None], ...]"
@@ -80,7 +80,6 @@ class Engine:
         self._max_keys = max(max_keys, 1)
         self._max_topics = max_topics
         self._watches: list[Watch] = []
-        self._forgotten: dict[tuple[int, str], tuple[int, int]] = {}
         self._owners: tuple[Rule | Thermostat, ...] = ruleset.everyone
         self._ranks = {owner.id: rank for rank, owner in enumerate(self._owners)}
         self._routes = Routes(self._sources())
@@ -375,13 +374,13 @@ class Engine:
         if key not in machines:
             machine = machines[key] = _new_machine(self._owners[rank], rank, key, self.world)
             # One that comes again at the instant at which it was forgotten goes on numbering: no id means two things.
-            machine.n_ns, machine.n = self._forgotten.pop((rank, key), (machine.n_ns, machine.n))
+            machine.n_ns, machine.n = self.world.spent.pop(f"{machine.owner}/{key}", (machine.n_ns, machine.n))
         return machines[key]
 
     def _make_room(self, rank: int, now_ns: int, out: list[Decision]) -> None:
         """Give up the sixteenth of a rule's machines that has been quiet for longest."""
         machines = self._machines[rank]
-        self._forgotten = {place: (n_ns, n) for place, (n_ns, n) in self._forgotten.items() if n_ns == now_ns}
+        self.world.forget_spent(now_ns)
         oldest = sorted(
             (not machine.is_quiet, machine.seen_ns, key, machine)
             for key, machine in machines.items()
@@ -390,7 +389,8 @@ class Engine:
         for _, _, key, machine in oldest[: max(len(machines) // 16, 1)]:
             machine.forget(now_ns, out)
             del machines[key]
-            self._forgotten[rank, key] = (machine.n_ns, machine.n)
+            if machine.n_ns == now_ns:
+                self.world.spent[f"{machine.owner}/{key}"] = (now_ns, machine.n)
             self.evicted_keys += 1
         self._handlers.clear()  # it refers to the machines that have gone
 

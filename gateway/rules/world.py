@@ -46,6 +46,8 @@ class World:
         self.now_ns = 0
         """How far the engine has come, on the log's own clock."""
         self.variables: dict[str, Any] = {}
+        self.spent: dict[str, tuple[int, int]] = {}
+        """How far keys that were forgotten at this instant had numbered their decisions, by rule and key."""
         self.storms = 0
         """Firings that were held back because a rule fired too often, since this engine was made."""
         self._devices = [topic for topic in topics if DEVICE in topic.names] or [_EVERYTHING_OF_A_DEVICE]
@@ -91,14 +93,19 @@ class World:
             levels[topic.places[topic.names.index(DEVICE)]] = reference.device
             yield compile_filter("/".join(levels))
 
+    def forget_spent(self, now_ns: int) -> None:
+        """Another instant numbers anew."""
+        self.spent = {name: (n_ns, n) for name, (n_ns, n) in self.spent.items() if n_ns == now_ns}
+
     def dump(self) -> list[Any]:
         """The state, for a snapshot."""
         watches = {name: watch.dump() for name, watch in self._watches.items()}
-        return [self.wall_offset_ns, self.variables, watches]
+        return [self.wall_offset_ns, self.variables, watches, self.spent]
 
     def load(self, state: list[Any]) -> None:
         """Take up the state that `dump` gave, as far as anybody still looks at it."""
-        self.wall_offset_ns, self.variables, watches = state
+        self.wall_offset_ns, self.variables, watches, spent = state
+        self.spent = {name: (n_ns, n) for name, (n_ns, n) in spent.items()}
         for name, values in watches.items():
             if name in self._watches:
                 self._watches[name].load(values)

@@ -138,4 +138,4 @@ def test_every_decision_to_move_something_comes_to_exactly_one_end(tmp_path, kin
         if not waiting:
             assert {record.id for record in house.log if getattr(record, "leaves", False)} == set(ends)
         seen.update(house.states_of(RELAY).values())
-    assert {"confirmed", "unconfirmed", "superseded", "denied", "sent"} <= seen
+    assert {"confirmed", "unconfirmed", "superseded", "sent"} <= seen
