@@ -52,6 +52,8 @@ class Reporter:
             rules=self._rules(),
             commands=dict(gateway.dispatcher.commands),
             event_to_command=gateway.command_latency.snapshot(),
+            notifications=self._notifications(),
+            notifications_waiting=gateway.notifier.waiting,
             sinks=tuple(runner.status() for runner in gateway.runners),
             dead_letters=self._dead_letters(),
         )
@@ -156,6 +158,11 @@ class Reporter:
                 )
             )
         return tuple(found)
+
+    def _notifications(self) -> dict[str, int]:
+        notifier = self._gateway.notifier
+        counts = {"told": notifier.told, "failed": notifier.failed, "dropped": notifier.dropped}
+        return {what: count for what, count in counts.items() if count}
 
     def _dead_letters(self) -> DeadLetterStatus:
         letters = self._gateway.store.dead_letters

@@ -151,7 +151,8 @@ def _difference_lines(done: Backtest, zone: tzinfo | None) -> Iterator[str]:
     least = "at least " if done.overflow else ""
     dates = done.history.dates
     at = when(dates.wall_ns(first.at_ns), zone)
-    yield f"{least}{count(done.differences)} decisions differ, the first at {at}:"
+    differ = "decision differs" if done.differences == 1 else "decisions differ"
+    yield f"{least}{count(done.differences)} {differ}, the first at {at}:"
     for name, decisions, following in (("new", first.new, first.next_new), (old, first.old, first.next_old)):
         for decision in decisions[:_MOST_DECISIONS]:
             yield f"  {name}: {decision_line(decision)}"

@@ -116,6 +116,9 @@ def _named_facts(status: GatewayStatus) -> Iterator[tuple[str, str]]:
         took = status.event_to_command
         median = f"; {duration(took.quantile_s(0.5))} median from event to command" if took.count else ""
         yield "commands", _counts(status.commands) + median
+    if status.notifications or status.notifications_waiting:
+        now_waiting = {"waiting": status.notifications_waiting} if status.notifications_waiting else {}
+        yield "notifications", _counts({**status.notifications, **now_waiting})
     letters = status.dead_letters
     if letters.records:
         yield "dead letters", f"{count(letters.records)}, {size(letters.bytes)}; `gateway dlq list` shows them"

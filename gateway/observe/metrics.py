@@ -40,6 +40,11 @@ class StatusCollector(Collector):
         yield from _sinks(status.sinks)
         yield _counter("gateway_rule_firings", "Firings of a rule.", "rule", {r.id: r.firings for r in status.rules})
         yield _counter("gateway_commands", "Commands to actuators, by what became of them.", "outcome", status.commands)
+        yield _counter(
+            "gateway_notifications", "Notifications, by what became of them.", "outcome", status.notifications
+        )
+        waiting = status.notifications_waiting
+        yield GaugeMetricFamily("gateway_notifications_waiting", "Notifications that are still to be told.", waiting)
         yield _histogram(
             "gateway_event_to_command_seconds",
             "From an event's arrival to the command that it caused leaving the gateway.",

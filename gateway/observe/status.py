@@ -219,6 +219,9 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     commands: dict[str, int] = {}
     """By outcome."""
     event_to_command: Latency = NO_COMMANDS
+    notifications: dict[str, int] = {}
+    """By what became of them: `told`, `failed` (given up), `dropped` (no room, or the gateway stopped)."""
+    notifications_waiting: int = 0
     sinks: tuple[SinkStatus, ...] = ()
     dead_letters: DeadLetterStatus = DeadLetterStatus()
 

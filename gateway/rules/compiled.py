@@ -13,7 +13,7 @@ from gateway.rules.plans import CommandPlan, Plan, Step, summary
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.model import ActuatorLimits
+    from gateway.model import ActuatorLimits, Command
     from gateway.mqtt.topics import TopicFilter
     from gateway.rules.expression import Expression
     from gateway.rules.references import Reference
@@ -124,6 +124,11 @@ class Rule:
     def releases(self) -> tuple[CommandPlan, ...]:
         """The commands that end what it began."""
         return tuple(plan for plan in self.finally_ if isinstance(plan, CommandPlan))
+
+    def constant_offs(self) -> list[Command]:
+        """What switches off what it may have switched on, as far as no event is needed to say it."""
+        offs = [plan for plan in self.then if isinstance(plan, CommandPlan) and plan.state == "off"]
+        return [plan.render({}, {}, 0) for plan in (*self.releases, *offs) if plan.constant]
 
     @property
     def plans(self) -> tuple[Plan, ...]:

@@ -17,20 +17,19 @@ What it must never do: act. Decisions are values; they are logged before anybody
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from gateway.model import DERIVED, HOPS_SHIFT, NOT_FRESH, Batch, Command, Decision, Event, Kind
-from gateway.rules import logic
 from gateway.rules.compiled import Rule
 from gateway.rules.edge_machine import EdgeMachine, SilenceMachine
 from gateway.rules.latest import Watch
 from gateway.rules.level_machine import LevelMachine
 from gateway.rules.machine import FAR, Status
-from gateway.rules.plans import CommandPlan
-from gateway.rules.routing import Routes
+from gateway.rules.routing import Routes, key_of
 from gateway.rules.rule_machine import watched
+from gateway.rules.snapshot import Snapshot, decode, encode
 from gateway.rules.thermostat_machine import ThermostatMachine
 from gateway.rules.thermostat_rule import Thermostat
 from gateway.rules.world import World
@@ -44,16 +43,10 @@ if TYPE_CHECKING:
     from gateway.rules.compiled import RuleSet
     from gateway.rules.trace import Tracer
 
-_VERSION = 5
 _RuleMachine: TypeAlias = LevelMachine | EdgeMachine | SilenceMachine
 _AnyMachine: TypeAlias = _RuleMachine | ThermostatMachine
 _Handlers: TypeAlias = "tuple[tuple[_AnyMachine | Watch, int, dict[str, str], Evaluate | None], ...]"
 """Machine, which of its sources, the levels captured, and what an event must fulfil to concern it, if that is all."""
-
-
-class _Snapshot(NamedTuple):
-    rules: dict[str, tuple[str, dict[str, Any]]]
-    world: list[Any]
 
 
 class Engine:
@@ -75,13 +68,19 @@ class Engine:
             trace: told every change of state and every near miss.
         """
         self.ruleset = ruleset
-        self.world = World(trace, ruleset.topics, max_keys)
         self.evicted_keys = 0
+        self._trace = trace
         self._max_keys = max(max_keys, 1)
         self._max_topics = max_topics
-        self._watches: list[Watch] = []
         self._owners: tuple[Rule | Thermostat, ...] = ruleset.everyone
         self._ranks = {owner.id: rank for rank, owner in enumerate(self._owners)}
+        self._reads_wall = any(owner.reads_wall for owner in self._owners)
+        self._begin_afresh()
+
+    def _begin_afresh(self) -> None:
+        """Know nothing of any event."""
+        self.world = World(self._trace, self.ruleset.topics, self._max_keys)
+        self._watches: list[Watch] = []
         self._routes = Routes(self._sources())
         self._machines: list[dict[str, _AnyMachine]] = [{} for _ in self._owners]
         self._handlers: dict[str, _Handlers] = {}
@@ -90,7 +89,6 @@ class Engine:
         self._clocked: list[EdgeMachine | SilenceMachine | ThermostatMachine] = []
         """Machines that need no event to begin: they are told when there is a time, and when the wall clock moves."""
         self._has_begun = False
-        self._reads_wall = any(owner.reads_wall for owner in self._owners)
         for rank, owner in enumerate(self._owners):
             if isinstance(owner, Thermostat) or owner.schedules or (owner.silence and owner.silence.on_start):
                 machine = self._machine(rank, "")
@@ -181,7 +179,7 @@ class Engine:
         said: set[str] = set()
         everyone = [machine for machines in self._machines for machine in machines.values() if not machine.shadow]
         wishes = [(machine, *machine.assertion()) for machine in everyone]
-        idle = [(rule.id, _constant_offs(rule)) for rule in self.ruleset.rules if not rule.shadow]
+        idle = [(rule.id, rule.constant_offs()) for rule in self.ruleset.rules if not rule.shadow]
         named = [(machine.owner, machine.key, commands, why) for machine, commands, why in wishes]
         named += [(owner, "", commands, "at the start nobody knows what the actuator does") for owner, commands in idle]
         for owner, key, commands, why in named:
@@ -216,34 +214,33 @@ class Engine:
     def snapshot(self) -> bytes:
         """The whole state, by rule id and fingerprint."""
         rules = {
-            owner.id: [owner.fingerprint, {key: machine.dump() for key, machine in machines.items()}]
+            owner.id: (owner.fingerprint, {key: machine.dump() for key, machine in machines.items()})
             for owner, machines in zip(self._owners, self._machines, strict=True)
         }
-        state = [_VERSION, rules, self.world.dump()]
-        try:
-            return msgspec.msgpack.encode(state)
-        except OverflowError:  # a whole number beyond 64 bits, as JSON may have it
-            return msgspec.msgpack.encode(_storable(state))
+        return encode(Snapshot(rules, self.world.dump()))
 
-    def restore(self, snapshot: bytes) -> list[str]:
+    def restore(self, data: bytes) -> list[str]:
         """Take up the state of an earlier engine, for rules that are still the same.
 
         Args:
-            snapshot: what `snapshot` gave, of this or another rule set.
+            data: what `snapshot` gave, of this or another rule set.
 
         Returns:
             One sentence for each rule whose state was dropped. A snapshot that cannot be read is one such sentence.
         """
         try:
-            version, *state = msgspec.msgpack.decode(snapshot, type=list[Any])
-            if version != _VERSION:
-                return [f"all state is dropped: the snapshot has version {version}, not {_VERSION}"]
-            rules, world = msgspec.convert(state, _Snapshot)
-        except (msgspec.MsgspecError, ValueError) as error:
-            return [f"all state is dropped: the snapshot cannot be read ({error})"]
+            return self._take_up(decode(data))
+        except ValueError as error:
+            self._begin_afresh()
+            return [f"all state is dropped: {error}"]
+        except (TypeError, LookupError, AttributeError, msgspec.MsgspecError) as error:
+            self._begin_afresh()  # not with half of it
+            return [f"all state is dropped: the snapshot does not fit ({error})"]
+
+    def _take_up(self, state: Snapshot) -> list[str]:
         dropped = []
-        self.world.load(world)
-        for name, (fingerprint, states) in rules.items():
+        self.world.load(state.world)
+        for name, (fingerprint, states) in state.rules.items():
             rank = self._ranks.get(name)
             if rank is None:
                 dropped.append(f"{name}: its state is dropped, there is no such rule any more")
@@ -358,7 +355,7 @@ class Engine:
                 if rank in triggered:
                     continue  # another of the rule's topics has it: one event is one trigger
                 triggered.add(rank)
-            key = _key([captured[name] for name in self._owners[rank].names])
+            key = key_of([captured[name] for name in self._owners[rank].names])
             if key not in self._machines[rank] and len(self._machines[rank]) >= self._max_keys:
                 self._make_room(rank, now_ns, out)
             machine = self._machine(rank, key)
@@ -395,33 +392,9 @@ class Engine:
         self._handlers.clear()  # it refers to the machines that have gone
 
 
-def _storable(value: Any) -> Any:
-    """The same, with whole numbers beyond 64 bits as the nearest float."""
-    if isinstance(value, dict):
-        return {key: _storable(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_storable(inner) for inner in value]
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return None if logic.number(value) is None else float(value)
-    return value
-
-
 def _new_machine(owner: Rule | Thermostat, rank: int, key: str, world: World) -> _AnyMachine:
     if isinstance(owner, Thermostat):
         return ThermostatMachine(owner, rank, key, world)
     if owner.silence is not None:
         return SilenceMachine(owner, rank, key, world)
     return (EdgeMachine if owner.when is None else LevelMachine)(owner, rank, key, world)
-
-
-def _constant_offs(rule: Rule) -> list[Command]:
-    """What switches off what a rule may have switched on, as far as no event is needed to say it."""
-    plans = [plan for plan in rule.then if isinstance(plan, CommandPlan) and plan.state == "off"]
-    return [plan.render({}, {}, 0) for plan in (*rule.releases, *plans) if plan.constant]
-
-
-def _key(parts: list[str]) -> str:
-    """Captured levels joined by commas; a comma or percent sign within one is written as in a URL."""
-    if len(parts) == 1:
-        return parts[0]
-    return ",".join(part.replace("%", "%25").replace(",", "%2C") for part in parts)

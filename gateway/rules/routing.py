@@ -69,3 +69,10 @@ def overlap(one: str, other: str) -> bool:
         return True
     longer = a if len(a) > len(b) else b
     return longer[min(len(a), len(b)) :] == ["#"]
+
+
+def key_of(parts: list[str]) -> str:
+    """Captured levels joined by commas; a comma or percent sign within one is written as in a URL."""
+    if len(parts) == 1:
+        return parts[0]
+    return ",".join(part.replace("%", "%25").replace(",", "%2C") for part in parts)

@@ -66,6 +66,7 @@ class RuleMachine(Machine):
 
     __slots__ = (
         "_aggregates",
+        "_began_seq",
         "_careful",
         "_looks",
         "began_ns",
@@ -91,6 +92,8 @@ class RuleMachine(Machine):
         """When it came; negative: there was none."""
         self.began_ns = -1
         """When `then` was last begun; negative: never."""
+        self._began_seq: int | None = None
+        """The event with which `then` was last begun. Asked while that event is being handled, so it is no state."""
         self.followed_ns: int | None = None
         """When what this rule follows last came; None: not since it last began."""
         self.recent_ns: list[int] = []
@@ -124,6 +127,8 @@ class RuleMachine(Machine):
         if source >= len(rule.topics):
             follows = rule.follows
             assert follows is not None, "the only source behind the triggers"
+            if seq == self._began_seq:
+                return None  # used up as the trigger: it is not also what the next one follows
             if follows.when is None or follows.when.evaluate(fields, captured) is True:
                 self.followed_ns = at_ns if self.followed_ns is None else max(self.followed_ns, at_ns)
             return None
@@ -216,6 +221,7 @@ class RuleMachine(Machine):
             if not self._has_room(run, now_ns):
                 return
         self.firings += 1
+        self._began_seq = seq
         self.fired_ns = self.began_ns = now_ns
         self.followed_ns = None
         if rule.most_per_minute is not None:

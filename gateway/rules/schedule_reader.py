@@ -48,7 +48,7 @@ def read_schedule(
     """
     if section.has("every"):
         return _read_every(section)
-    own_zone = _read_zone(section, zone)
+    own_zone = read_zone(section, zone)
     if section.has("at"):
         time, days = read_time(section, "at"), read_days(section, "days")
         return None if time is None or days is None or own_zone is None else At(*time, days, own_zone)
@@ -123,7 +123,8 @@ def _read_fields(section: Section) -> CronFields | None:
         return None
 
 
-def _read_zone(section: Section, default: zoneinfo.ZoneInfo) -> zoneinfo.ZoneInfo | None:
+def read_zone(section: Section, default: zoneinfo.ZoneInfo) -> zoneinfo.ZoneInfo | None:
+    """`timezone`, or the default where it is not given; None if it names no zone, which has been noted."""
     name = section.text("timezone")
     if not name:
         return None if section.has("timezone") else default

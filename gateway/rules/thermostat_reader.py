@@ -7,14 +7,14 @@ to say, not for us to guess. Nor have the thermostat's own set-points: they hold
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import ZoneInfo
 
-from gateway.config.section import Section, did_you_mean
+from gateway.config.section import Section
 from gateway.rules.action_reader import read_actuator
 from gateway.rules.phrases import IDENTIFIER, read_condition, read_filter, read_ns, read_value
 from gateway.rules.references import VariableReference
 from gateway.rules.schedule import At
-from gateway.rules.schedule_reader import read_schedule
+from gateway.rules.schedule_reader import read_schedule, read_zone
 from gateway.rules.thermostat_rule import (
     AWAY,
     COOL,
@@ -161,7 +161,7 @@ def _thresholds(
 def _read_timetable(section: Section, mode: str, zone: ZoneInfo) -> Timetable | None:
     if section.has("timezone") and not section.has("schedule"):
         section.problems.add(section.at("timezone"), "`timezone` is for the `schedule`, and there is none")
-    zone = _read_zone(section, zone)
+    zone = read_zone(section, zone) or zone
     nodes = list(section.each("schedule"))
     if section.has("schedule") and not nodes:
         section.problems.add(section.at("schedule"), "`schedule` has no entries")
@@ -180,18 +180,6 @@ def _read_entry(entry: Section, mode: str, zone: ZoneInfo) -> tuple[At, Setpoint
         return None
     name = schedule.describe().removeprefix("at ").removesuffix(f" ({schedule.zone.key})")
     return schedule, setpoints._replace(name=name)
-
-
-def _read_zone(section: Section, zone: ZoneInfo) -> ZoneInfo:
-    name = section.text("timezone")
-    if not name:
-        return zone
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        hint = did_you_mean(name, sorted(available_timezones())) or "; write it like Europe/Berlin"
-        section.problems.add(section.at("timezone"), f"no time zone is named `{section.shown('timezone')}`{hint}")
-        return zone
 
 
 def _read_windows(section: Section, mode: str) -> _Windows:

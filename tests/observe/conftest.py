@@ -36,6 +36,8 @@ def sample_status(**changes) -> s.GatewayStatus:
         "broker": s.BrokerStatus(address="127.0.0.1:1884", connected=True),
         "rules": (s.RuleStatus(id="freezer-warm", kind="rule", state="off", firings=3),),
         "commands": {"confirmed": 4, "denied": 1},
+        "notifications": {"told": 5, "failed": 2},
+        "notifications_waiting": 4,
         "event_to_command": commands.snapshot(),
         "sinks": (
             s.SinkStatus(

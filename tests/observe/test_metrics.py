@@ -21,6 +21,8 @@ PROMISED = {
     "gateway_sink_up": {"sink"},
     "gateway_rule_firings_total": {"rule"},
     "gateway_commands_total": {"outcome"},
+    "gateway_notifications_total": {"outcome"},
+    "gateway_notifications_waiting": set(),
     "gateway_event_to_command_seconds": set(),
 }
 
@@ -63,6 +65,8 @@ def test_every_value_is_the_status_s_own(status):
     assert samples["gateway_sink_up", ("sink", "cloud")] == 0
     assert samples["gateway_rule_firings_total", ("rule", "freezer-warm")] == 3
     assert samples["gateway_commands_total", ("outcome", "denied")] == 1
+    assert samples["gateway_notifications_total", ("outcome", "failed")] == 2
+    assert samples["gateway_notifications_waiting",] == 4
 
 
 def test_histograms_are_cumulative_and_end_at_their_count(status):

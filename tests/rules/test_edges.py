@@ -129,6 +129,16 @@ def test_what_must_come_before_counts_for_so_long_and_once(line):
     assert rules.whats() == ["unarmed", "unarmed", "fired", "unarmed", "unarmed"]
 
 
+def test_one_of_three_on_the_same_topic_is_used_up_as_the_trigger(line):
+    """Two presses within half a minute fire once, and the third one follows nothing until a fourth."""
+    rules = line(FOLLOWS.replace("pay/{order}", "press/{order}").replace("order/{order}", "press/{order}"))
+    rules.batch(1, [("press/1", {"total": 50}, 1)] * 2)  # at one instant, and yet two
+    for at_s in (2, 3, 4):
+        rules.event(at_s, "press/1", {"total": 50})
+    assert rules.said() == [(1, "1"), (3, "1")]
+    assert rules.whats() == ["unarmed", "fired", "unarmed", "fired", "unarmed"]
+
+
 def test_what_came_before_outlives_a_restart(line):
     """L12."""
     rules = line(FOLLOWS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from gateway.rules.engine import Engine
@@ -154,3 +155,39 @@ def test_a_snapshot_that_cannot_be_read_costs_the_state_and_nothing_else(run, sn
     line = run(RULES)
     (sentence,) = line.engine.restore(snapshot)
     assert sentence.startswith("all state is dropped")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rules, _: rules.update(hold=[rules["hold"][0], {"d/a": 5}]),
+        lambda rules, _: rules.update(hold=[rules["hold"][0], {"d/a": []}]),
+        lambda _, world: world.pop(),
+        lambda _, world: world.__setitem__(2, 7),
+        lambda _, world: world.__setitem__(3, {"x": 1}),
+    ],
+)
+def test_a_snapshot_that_does_not_fit_leaves_nothing_behind(run, load, spoil):
+    """It decodes, and is none of ours: the engine starts as new, not with the half that could be read."""
+    line = run(RULES)
+    line.event(0, "d/a/t", {"t": 30})
+    version, rules, world = msgspec.msgpack.decode(line.engine.snapshot())
+    spoil(rules, world)
+    engine = Engine(load(RULES))
+    new = engine.snapshot()
+    (sentence,) = engine.restore(msgspec.msgpack.encode([version, rules, world]))
+    assert sentence.startswith("all state is dropped")
+    assert engine.snapshot() == new
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**40 + 1])
+def test_a_number_beyond_64_bits_comes_back_to_the_last_digit(load, run, number):
+    """L12: JSON has no bounds, MessagePack has."""
+    source = "rules: [{id: a, on: t, then: [{set: {last: '{v}'}}]}]"
+    line = run(source)
+    line.event(0, "t", {"v": number})
+    line.engine.world.variables["n"] = number
+    engine = Engine(load(source))
+    assert engine.restore(line.engine.snapshot()) == []
+    assert engine.world.variables["n"] == number
+    assert type(engine.world.variables["n"]) is int
