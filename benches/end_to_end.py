@@ -41,7 +41,7 @@ from gateway.ingest import Ingest
 from gateway.observe import log
 from gateway.ringlog import RingLog
 from gateway.rules.engine import Engine
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 
 SHAPES = ((8, 1_000), (64, 20), (64, 1))
 STAGES = ("receive", "decode+append", "write+sync", "rules", "other")

@@ -18,8 +18,8 @@ import cel
 
 from gateway.model import Batch, Kind, Stamp
 from gateway.rules.engine import Engine
-from gateway.rules.expression import compile_condition
-from gateway.rules.language import load_rules
+from gateway.rules.expressions.expression import compile_condition
+from gateway.rules.reading.language import load_rules
 
 ROUNDS = 7
 BATCH = 1_000

@@ -49,7 +49,7 @@ from gateway.observe import events
 from gateway.observe.status import COMMAND_BOUNDS_S, LatencyRecorder
 from gateway.ringlog import Store
 from gateway.rules.engine import Engine
-from gateway.rules.expression import compile_condition
+from gateway.rules.expressions.expression import compile_condition
 from gateway.rules.stage import RulesStage
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from gateway.observe.version import installed_version
 if TYPE_CHECKING:
     from gateway.app.gateway import Gateway
     from gateway.clock import Clock
-    from gateway.rules.machine import Status
+    from gateway.rules.machines.machine import Status
 
 _STALL_S = 5.0
 """A write that takes longer makes the gateway unhealthy: the disk does not take what it is given."""

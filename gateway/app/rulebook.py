@@ -16,7 +16,7 @@ from gateway.config.loader import load
 from gateway.errors import ConfigError
 from gateway.model import OPERATOR, Decision, Set
 from gateway.observe import events
-from gateway.rules.language import load_configured
+from gateway.rules.reading.language import load_configured
 
 if TYPE_CHECKING:
     from gateway.act.interlock import Interlock

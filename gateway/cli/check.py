@@ -24,7 +24,7 @@ def check(
     from gateway.cli.configuration import load_all
 
     if schema is not None:
-        from gateway.rules.schema import rules_schema
+        from gateway.rules.reading.schema import rules_schema
 
         typer.echo(json.dumps(rules_schema(), indent=2, ensure_ascii=False))
         return

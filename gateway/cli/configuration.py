@@ -12,7 +12,7 @@ from gateway.config.document import Mark, Problems, Scalar, parse_file
 from gateway.config.loader import load
 from gateway.config.section import Section
 from gateway.errors import ConfigError
-from gateway.rules.language import load_configured, load_rules
+from gateway.rules.reading.language import load_configured, load_rules
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings

@@ -35,7 +35,7 @@ from gateway.config.settings import (
 )
 from gateway.model import Command, Decision, Notify, Outcome
 from gateway.observe import log
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

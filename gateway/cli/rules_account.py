@@ -16,16 +16,16 @@ from gateway.cli.rules_comparison import is_of_a_rule, records_of
 from gateway.cli.rules_history import Begin, End, History, Mark
 from gateway.ingest.decode import values_of
 from gateway.model import Batch, Decision, Event, Kind, Marker
-from gateway.rules.reasons import Hearing, Moment, Records, Story, captured_by, key_of, why_not_fresh
-from gateway.rules.replay import Decoder, Replay
 from gateway.rules.thermostat_rule import Thermostat
+from gateway.rules.trying.reasons import Hearing, Moment, Records, Story, captured_by, key_of, why_not_fresh
+from gateway.rules.trying.replay import Decoder, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.model import Outcome
     from gateway.rules.compiled import Rule, RuleSet
-    from gateway.rules.machine import Status
+    from gateway.rules.machines.machine import Status
     from gateway.rules.trace import Trace
 
 _MARKERS = "$gateway/markers"

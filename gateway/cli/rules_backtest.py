@@ -67,14 +67,14 @@ def backtest(
 
 
 def _load(paths: list[Path], site: "Site") -> "RuleSet":
-    from gateway.rules.language import load_configured, load_rules
+    from gateway.rules.reading.language import load_configured, load_rules
 
     return load_rules(paths) if site.settings is None else load_configured(replace(site.settings, rules=tuple(paths)))
 
 
 def _warm_up_ns(told: str | None, rules: "RuleSet", others: "RuleSet | None") -> int:
     from gateway.config.scalars import Wrong, duration_s
-    from gateway.rules.replay import warm_up_ns
+    from gateway.rules.trying.replay import warm_up_ns
 
     if told is None:
         return max(warm_up_ns(each) for each in (rules, others) if each is not None)

@@ -20,14 +20,14 @@ from gateway.ringlog.by_time import Timed, Window, read_timeline
 from gateway.ringlog.contents import look
 from gateway.ringlog.inspect import info, logs_in, scan_log
 from gateway.ringlog.store import AUDIT_DIR, EVENTS_DIR
-from gateway.rules.replay import warm_up_ns
+from gateway.rules.trying.replay import warm_up_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from gateway.rules.compiled import RuleSet
-    from gateway.rules.reasons import Moment
+    from gateway.rules.trying.reasons import Moment
 
 _WAITED_NS = 600_000_000_000
 """So long after a decision its end is looked for: every try of a command lies within."""

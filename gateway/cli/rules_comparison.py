@@ -1,7 +1,7 @@
 """A backtest: rules replayed over a stretch of a log, beside other rules or beside what the log says was decided.
 
 Invariants:
-- Both sides are counted over the same stretch, by the same rules of `gateway.rules.tally`.
+- Both sides are counted over the same stretch, by the same rules of `gateway.rules.trying.tally`.
 - Of what was decided, that of rules which are not on trial is left aside; but whoever drove an actuator that is on
   trial has driven it.
 - Memory does not grow with the stretch.
@@ -19,8 +19,8 @@ from gateway.cli.rules_history import Begin, End
 from gateway.clock import SystemClock
 from gateway.ingest.decode import values_of
 from gateway.model import Batch, Command, Decision, Kind, Outcome
-from gateway.rules.replay import Decoder, Replay
-from gateway.rules.tally import Balance, Difference, RuleCount, Tally
+from gateway.rules.trying.replay import Decoder, Replay
+from gateway.rules.trying.tally import Balance, Difference, RuleCount, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

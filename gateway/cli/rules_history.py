@@ -23,7 +23,7 @@ from gateway.ringlog.by_time import Timed, Window
 from gateway.ringlog.contents import Loss
 from gateway.ringlog.inspect import info
 from gateway.ringlog.store import EVENTS_DIR
-from gateway.rules.replay import Dates
+from gateway.rules.trying.replay import Dates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

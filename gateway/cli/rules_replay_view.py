@@ -10,7 +10,7 @@ from gateway.cli.rules_history import local
 from gateway.cli.words import count, duration, utc
 from gateway.model import Command, Emit, Notify, Publish, Set
 from gateway.observe.text import escape, preview, shorten
-from gateway.rules.tally import ActuatorCount, RuleCount
+from gateway.rules.trying.tally import ActuatorCount, RuleCount
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.cli.rules_comparison import Backtest
     from gateway.cli.rules_history import History
     from gateway.model import Action, Decision
-    from gateway.rules.replay import Dates
+    from gateway.rules.trying.replay import Dates
 
 _MOST_ROWS = 40
 _MOST_DECISIONS = 5

@@ -17,16 +17,16 @@ from gateway.cli.log_view import marks_of
 from gateway.cli.words import duration, utc
 from gateway.config.scalars import duration_text
 from gateway.observe.text import escape, shorten
-from gateway.rules.difference import fields_of, kind_of
+from gateway.rules.trying.difference import fields_of, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gateway.model import Decision
-    from gateway.rules.difference import Row
-    from gateway.rules.machine import Status
-    from gateway.rules.testing import Failure, Verdict
-    from gateway.rules.timeline import Expected
+    from gateway.rules.machines.machine import Status
+    from gateway.rules.trying.difference import Row
+    from gateway.rules.trying.testing import Failure, Verdict
+    from gateway.rules.trying.timeline import Expected
 
 _MOST_SHOWN = 8
 """Readings, rules and steps that are shown of a failure."""

@@ -9,9 +9,9 @@ import typer
 from gateway.cli.places import ConfigOption, JsonOption, load_settings
 
 if TYPE_CHECKING:
-    from gateway.rules.testing import Verdict
-    from gateway.rules.timeline_reader import Suite
-    from gateway.rules.trigger_reader import Site
+    from gateway.rules.reading.trigger_reader import Site
+    from gateway.rules.trying.testing import Verdict
+    from gateway.rules.trying.timeline_reader import Suite
 
 _WIDTH = 110
 """Where nobody says how wide the terminal is."""
@@ -36,7 +36,7 @@ def run_tests(
     import shutil
 
     from gateway.cli import rules_test_view as view
-    from gateway.rules.testing import play
+    from gateway.rules.trying.testing import play
 
     if not paths and config is None:
         raise typer.BadParameter("give the tests' PATHs, or --config FILE for those beside its rules")
@@ -63,7 +63,7 @@ def _find(paths: list[Path] | None, config: Path | None) -> tuple[list[Path], "S
     site = None
     beside: list[Path] = []
     if config is not None:
-        from gateway.rules.language import site_of
+        from gateway.rules.reading.language import site_of
 
         settings = load_settings(config)
         site = site_of(settings)
@@ -75,7 +75,7 @@ def _find(paths: list[Path] | None, config: Path | None) -> tuple[list[Path], "S
 
 
 def _tests_at(path: Path) -> Iterable[Path]:
-    from gateway.rules.timeline_reader import SUFFIX
+    from gateway.rules.trying.timeline_reader import SUFFIX
 
     if path.is_dir():
         found = sorted(file for file in path.rglob("*" + SUFFIX) if not _is_hidden(file.relative_to(path)))
@@ -86,7 +86,7 @@ def _tests_at(path: Path) -> Iterable[Path]:
 
 
 def _test_of(rules: Path) -> Path:
-    from gateway.rules.timeline_reader import SUFFIX
+    from gateway.rules.trying.timeline_reader import SUFFIX
 
     return rules.with_name(rules.name.removesuffix(".yaml").removesuffix(".yml") + SUFFIX)
 
@@ -98,7 +98,7 @@ def _is_hidden(path: Path) -> bool:
 def _load(files: list[Path], site: "Site | None", *, as_json: bool) -> list["Suite"]:
     """Read them all before any runs, so that every problem is told at once."""
     from gateway.errors import ConfigError
-    from gateway.rules.timeline_reader import load_tests
+    from gateway.rules.trying.timeline_reader import load_tests
 
     suites: list[Suite] = []
     problems: list[str] = []

@@ -66,7 +66,7 @@ def _why_rule(
 ) -> None:
     from gateway.cli import rules_account, rules_history, rules_why_view
     from gateway.cli.progress import Reading
-    from gateway.rules.replay import warm_up_ns
+    from gateway.rules.trying.replay import warm_up_ns
 
     rules = _rules(site)
     if rules is not None and name not in rules.fingerprints:
@@ -86,7 +86,7 @@ def _why_event(name: str, site: "Site", *, as_json: bool) -> None:
     from gateway.cli import rules_account, rules_chain, rules_history, rules_why_view
     from gateway.cli.progress import Reading
     from gateway.ringlog.inspect import info
-    from gateway.rules.replay import warm_up_ns
+    from gateway.rules.trying.replay import warm_up_ns
 
     rules = _rules(site)
     if rules is None:
@@ -129,7 +129,7 @@ def _why_command(wanted: str, site: "Site", from_ns: int, to_ns: int, *, as_json
 
 
 def _rules(site: "Site") -> "RuleSet | None":
-    from gateway.rules.language import load_configured
+    from gateway.rules.reading.language import load_configured
 
     return None if site.settings is None else load_configured(site.settings)
 

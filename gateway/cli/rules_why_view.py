@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from gateway.cli.rules_chain import Chain
     from gateway.model import Decision, Event, Outcome
     from gateway.rules.compiled import RuleSet
-    from gateway.rules.reasons import Hearing, Moment
-    from gateway.rules.replay import Dates
+    from gateway.rules.trying.reasons import Hearing, Moment
+    from gateway.rules.trying.replay import Dates
 
 _MOST_MOMENTS = 200
 _MOST_STANDING = 20

@@ -1,7 +1,7 @@
 """The configuration file, as `Settings`: all of its problems in one go, before anything has started.
 
 The one module of the gateway that reads the environment. Rule files are found here; what stands in them is for
-`gateway.rules.language`.
+`gateway.rules.reading.language`.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from gateway.model import ActuatorLimits, Command
     from gateway.mqtt.topics import TopicFilter
-    from gateway.rules.expression import Expression
-    from gateway.rules.references import Reference
-    from gateway.rules.schedule import Every, Schedule
+    from gateway.rules.expressions.expression import Expression
+    from gateway.rules.expressions.references import Reference
+    from gateway.rules.schedules.schedule import Every, Schedule
     from gateway.rules.thermostat_rule import Thermostat
 
 MODES = ("single", "restart", "queued", "parallel")

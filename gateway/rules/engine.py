@@ -23,24 +23,24 @@ import msgspec
 
 from gateway.model import DERIVED, HOPS_SHIFT, NOT_FRESH, Batch, Command, Decision, Event, Kind
 from gateway.rules.compiled import Rule
-from gateway.rules.edge_machine import EdgeMachine, SilenceMachine
-from gateway.rules.latest import Watch
-from gateway.rules.level_machine import LevelMachine
-from gateway.rules.machine import FAR, Status
+from gateway.rules.machines.edge_machine import EdgeMachine, SilenceMachine
+from gateway.rules.machines.latest import Watch
+from gateway.rules.machines.level_machine import LevelMachine
+from gateway.rules.machines.machine import FAR, Status
+from gateway.rules.machines.rule_machine import watched
+from gateway.rules.machines.thermostat_machine import ThermostatMachine
+from gateway.rules.machines.world import World
 from gateway.rules.routing import Routes, key_of
-from gateway.rules.rule_machine import watched
 from gateway.rules.snapshot import Snapshot, decode, encode
-from gateway.rules.thermostat_machine import ThermostatMachine
 from gateway.rules.thermostat_rule import Thermostat
-from gateway.rules.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.model import Stamp
     from gateway.mqtt.topics import TopicFilter
-    from gateway.rules.codegen import Evaluate
     from gateway.rules.compiled import RuleSet
+    from gateway.rules.expressions.codegen import Evaluate
     from gateway.rules.trace import Tracer
 
 _RuleMachine: TypeAlias = LevelMachine | EdgeMachine | SilenceMachine

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import msgspec
 
 from gateway.model import Action, Command, Emit, Expect, Notify, Publish, Set
-from gateway.rules.template import Template, compile_template
+from gateway.rules.expressions.template import Template, compile_template
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from gateway.rules.expression import Expression
+    from gateway.rules.expressions.expression import Expression
 
 _encode = msgspec.json.Encoder().encode
 

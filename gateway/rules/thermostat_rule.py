@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from gateway.model import Command
     from gateway.mqtt.topics import TopicFilter
-    from gateway.rules.expression import Expression
-    from gateway.rules.schedule import Schedule
+    from gateway.rules.expressions.expression import Expression
+    from gateway.rules.schedules.schedule import Schedule
 
 OFF = "off"
 HEAT = "heat"

@@ -19,7 +19,7 @@ from gateway.act.records import encode_records
 from gateway.model import Batch, Decision, Format, Kind, Outcome, Stamp
 from gateway.rules.compiled import RuleSet
 from gateway.rules.engine import Engine
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 
 S = 1_000_000_000
 ANSWERS_AFTER_NS = S // 10

@@ -11,7 +11,7 @@ from gateway.app.gateway import Gateway
 from gateway.config.settings import HttpSettings, ListenSettings, LogSettings, Settings, TopicSettings
 from gateway.model import Batch, Decision, Kind, Outcome
 from gateway.ringlog import inspect
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 from tests.app.peer import Peer
 from tests.scenarios.site import until
 

@@ -7,7 +7,7 @@ import json
 from typer.testing import CliRunner
 
 from gateway.cli.root import app
-from gateway.rules.schema import rules_schema
+from gateway.rules.reading.schema import rules_schema
 
 
 def test_the_schema_is_printed_without_a_configuration():

@@ -9,7 +9,7 @@ import typer
 
 from gateway.cli import rules_backtest
 from gateway.errors import ConfigError
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 from tests.lived import Life
 
 RULES = """

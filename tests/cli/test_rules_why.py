@@ -8,7 +8,7 @@ import typer
 
 from gateway.cli import rules_why
 from gateway.model import DUPLICATE, RETAINED
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 from tests.lived import Life
 
 RULES = """

@@ -22,7 +22,7 @@ from gateway.config.settings import (
     Settings,
     TopicSettings,
 )
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 
 
 def settings(data_dir: Path, log: LogSettings, sinks: list[str]) -> Settings:

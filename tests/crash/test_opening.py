@@ -24,7 +24,7 @@ from gateway.ringlog import Store
 from gateway.ringlog.frame import HEADER_BYTES
 from gateway.ringlog.segment import HEAD_BYTES
 from gateway.ringlog.slots import SLOT_BYTES
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 from tests.crash.counting import CountingStorage
 from tests.crash.figures import keep, share
 from tests.crash.opening import settings

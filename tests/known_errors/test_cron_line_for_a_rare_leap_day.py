@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.rules.cron import read_cron
-from gateway.rules.schedule import Cron
+from gateway.rules.schedules.cron import read_cron
+from gateway.rules.schedules.schedule import Cron
 
 NS = 1_000_000_000
 

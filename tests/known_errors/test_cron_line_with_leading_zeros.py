@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.rules.cron import read_cron
-from gateway.rules.schedule import Cron
+from gateway.rules.schedules.cron import read_cron
+from gateway.rules.schedules.schedule import Cron
 
 
 @pytest.mark.parametrize("line", ["00099 3 * * *", "0 00099 * * *", "0 0 00099 * *", "*/00000 * * * *"])

@@ -7,8 +7,8 @@ import textwrap
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.rules.language import load_rules
-from gateway.rules.trigger_reader import Site
+from gateway.rules.reading.language import load_rules
+from gateway.rules.reading.trigger_reader import Site
 
 
 @pytest.mark.parametrize(("given", "missing"), [("latitude", "longitude"), ("longitude", "latitude")])

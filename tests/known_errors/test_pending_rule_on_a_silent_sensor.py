@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.rules.engine import Engine
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 from tests.rules.conftest import Timeline
 
 RULE = """

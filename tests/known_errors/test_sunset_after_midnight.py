@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.rules.schedule import Sun
+from gateway.rules.schedules.schedule import Sun
 
 NS = 1_000_000_000
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.model import Event, Stamp
 from gateway.rules.engine import Engine
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 
 
 def _event(at_s, value):

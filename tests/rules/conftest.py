@@ -11,7 +11,7 @@ import pytest
 from gateway.errors import ConfigError
 from gateway.model import Batch, Decision, Kind, Notify, Stamp
 from gateway.rules.engine import Engine
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 
 SECOND_NS = 1_000_000_000
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.model import DUPLICATE, REPLAYED, RETAINED, Batch, Command, Decision, Kind, Stamp
 from gateway.rules.engine import Engine
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 from tests.rules.models import COLD, HOT, Level, LevelModel, Sequence, SequenceModel, Silence, SilenceModel
 
 if TYPE_CHECKING:

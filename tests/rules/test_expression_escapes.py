@@ -7,9 +7,9 @@ import string
 
 import pytest
 
-from gateway.rules.expression import ExpressionError, compile_condition, compile_value
-from gateway.rules.grammar import FUNCTIONS
-from gateway.rules.template import compile_template, compile_topic
+from gateway.rules.expressions.expression import ExpressionError, compile_condition, compile_value
+from gateway.rules.expressions.grammar import FUNCTIONS
+from gateway.rules.expressions.template import compile_template, compile_topic
 
 _BUILTINS = (
     "eval exec compile open input print getattr setattr delattr hasattr vars dir globals locals type object super "

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gateway.rules.expression import ExpressionError, compile_condition, compile_value
+from gateway.rules.expressions.expression import ExpressionError, compile_condition, compile_value
 
 NAN, INFINITE = math.nan, math.inf
 

@@ -8,10 +8,21 @@ import random
 
 import pytest
 
-from gateway.rules import codegen
-from gateway.rules.expression import compile_value
-from gateway.rules.grammar import parse
-from gateway.rules.nodes import Among, Arithmetic, Call, Choice, Compare, Field, Literal, Logic, Negative, Not
+from gateway.rules.expressions import codegen
+from gateway.rules.expressions.expression import compile_value
+from gateway.rules.expressions.grammar import parse
+from gateway.rules.expressions.nodes import (
+    Among,
+    Arithmetic,
+    Call,
+    Choice,
+    Compare,
+    Field,
+    Literal,
+    Logic,
+    Negative,
+    Not,
+)
 
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _SUM = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "%": operator.mod}

@@ -12,7 +12,7 @@ from gateway.ingest.decode import values_of
 from gateway.model import DERIVED, HOPS_SHIFT, Batch, Command, Decision, Emit, Format, Kind, Outcome, Stamp
 from gateway.ringlog.inspect import scan_log
 from gateway.rules.engine import Engine
-from gateway.rules.replay import Dates, Decoder, Replay, warm_up_ns
+from gateway.rules.trying.replay import Dates, Decoder, Replay, warm_up_ns
 from tests.lived import Life
 
 SECOND_NS = 1_000_000_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gateway.model import Batch as Records
 from gateway.model import Command, Decision, Kind, Notify, Stamp
-from gateway.rules.reasons import MOST, Hearing, Story, captured_by, key_of
 from gateway.rules.trace import Trace
+from gateway.rules.trying.reasons import MOST, Hearing, Story, captured_by, key_of
 
 SECOND_NS = 1_000_000_000
 

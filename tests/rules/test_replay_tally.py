@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from gateway.model import Command, Decision, Emit, Notify, Set
-from gateway.rules.tally import SAME_NS, Balance, Tally, label
+from gateway.rules.trying.tally import SAME_NS, Balance, Tally, label
 
 SECOND_NS = 1_000_000_000
 
@@ -94,7 +94,7 @@ def test_more_than_a_second_apart_is_another_decision():
 
 def test_memory_is_bounded_by_differences_that_are_kept(monkeypatch):
     """Beyond the bound later differences are not kept, which is told; the first one is still right."""
-    monkeypatch.setattr("gateway.rules.tally._MOST_DIFFERENCES", 10)
+    monkeypatch.setattr("gateway.rules.trying.tally._MOST_DIFFERENCES", 10)
     balance = Balance()
     for at_s in range(100):
         balance.add(decision(at_s * 5, Notify("x", str(at_s))), new=True)

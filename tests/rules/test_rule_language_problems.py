@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 
 RULE = """
 rules:

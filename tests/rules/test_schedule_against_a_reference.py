@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.rules.cron import read_cron
-from gateway.rules.schedule import EVERY_DAY, At, Cron, Sun
+from gateway.rules.schedules.cron import read_cron
+from gateway.rules.schedules.schedule import EVERY_DAY, At, Cron, Sun
 
 NS = 1_000_000_000
 MINUTE_S = 60

@@ -9,10 +9,10 @@ import pytest
 
 from gateway.config.document import Mark, Problems, parse_file, plain
 from gateway.config.section import Section
-from gateway.rules.rule_reader import read_rule
-from gateway.rules.schema import rules_schema
-from gateway.rules.thermostat_reader import read_thermostat
-from gateway.rules.trigger_reader import Site
+from gateway.rules.reading.rule_reader import read_rule
+from gateway.rules.reading.schema import rules_schema
+from gateway.rules.reading.thermostat_reader import read_thermostat
+from gateway.rules.reading.trigger_reader import Site
 
 SHIPPED = Path(__file__).parents[2] / "rules"
 FILES = sorted(path for path in SHIPPED.glob("*.yaml") if not path.name.endswith(".test.yaml"))

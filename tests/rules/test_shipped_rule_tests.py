@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.rules.testing import play
-from gateway.rules.timeline import Expect, ExpectStart, ExpectState, Moment, Restart, Silence
-from gateway.rules.timeline_reader import SUFFIX, load_tests
+from gateway.rules.trying.testing import play
+from gateway.rules.trying.timeline import Expect, ExpectStart, ExpectState, Moment, Restart, Silence
+from gateway.rules.trying.timeline_reader import SUFFIX, load_tests
 
 SHIPPED = Path(__file__).parents[2] / "rules"
 FILES = sorted(SHIPPED.glob("*" + SUFFIX))

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.mqtt.topics import compile_filter
 from gateway.rules.engine import Engine
-from gateway.rules.language import load_rules
-from gateway.rules.nodes import FUNCTIONS
+from gateway.rules.expressions.nodes import FUNCTIONS
+from gateway.rules.reading.language import load_rules
 
 SHIPPED = Path(__file__).parents[2] / "rules"
 FILES = sorted(path for path in SHIPPED.glob("*.yaml") if not path.name.endswith(".test.yaml"))

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from gateway.rules.expression import ExpressionError
+from gateway.rules.expressions.expression import ExpressionError
+from gateway.rules.expressions.template import compile_template, compile_topic
 from gateway.rules.plans import Payload, compile_shape
-from gateway.rules.template import compile_template, compile_topic
 
 TEXTS = [
     ("plain", {}, "plain"),

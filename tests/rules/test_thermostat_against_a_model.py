@@ -19,7 +19,7 @@ from gateway.model import Batch, Command, Kind, Stamp
 from gateway.mqtt.topics import compile_filter
 from gateway.rules.compiled import RuleSet
 from gateway.rules.engine import Engine
-from gateway.rules.expression import compile_condition, compile_value
+from gateway.rules.expressions.expression import compile_condition, compile_value
 from gateway.rules.thermostat_rule import (
     COOL,
     HEAT,

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.rules.thermostat import RETRY_NS, News, State, Window, begin, decide, refuse
+from gateway.rules.machines.thermostat import RETRY_NS, News, State, Window, begin, decide, refuse
 from gateway.rules.thermostat_rule import COOL, HEAT, OFF, Contact, Fall, Limits, Setpoints
 
 S = 1_000_000_000

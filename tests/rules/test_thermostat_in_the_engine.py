@@ -8,7 +8,7 @@ import pytest
 
 from gateway.model import Batch, Command, Kind, Stamp
 from gateway.rules.engine import Engine
-from gateway.rules.schedule import EVERY_DAY, At
+from gateway.rules.schedules.schedule import EVERY_DAY, At
 from gateway.rules.thermostat_rule import Setpoints, Timetable
 
 S = 1_000_000_000

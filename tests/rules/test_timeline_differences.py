@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from gateway.model import Command, Decision, Emit, Notify, Publish, Set
-from gateway.rules.difference import compare, differences, same, value_of
-from gateway.rules.timeline import Expected
+from gateway.rules.trying.difference import compare, differences, same, value_of
+from gateway.rules.trying.timeline import Expected
 
 JSON = {"b": [1, 2.5], "a": {"on": True, "off": None}}
 

@@ -7,10 +7,10 @@ import textwrap
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.rules.step_reader import MOST_MOMENTS
-from gateway.rules.timeline import ClockJump, Expect, Restart, Send, Silence
-from gateway.rules.timeline_reader import load_tests
-from gateway.rules.trigger_reader import Site
+from gateway.rules.reading.trigger_reader import Site
+from gateway.rules.trying.step_reader import MOST_MOMENTS
+from gateway.rules.trying.timeline import ClockJump, Expect, Restart, Send, Silence
+from gateway.rules.trying.timeline_reader import load_tests
 
 RULES = """\
 rules:

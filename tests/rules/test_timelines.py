@@ -7,9 +7,9 @@ import textwrap
 import msgspec
 import pytest
 
-from gateway.rules import life
-from gateway.rules.testing import play
-from gateway.rules.timeline_reader import load_tests
+from gateway.rules.trying import life
+from gateway.rules.trying.testing import play
+from gateway.rules.trying.timeline_reader import load_tests
 
 WARM = """\
 rules:

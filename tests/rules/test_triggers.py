@@ -233,7 +233,7 @@ class Multiples:
         self.asked = []
 
     def next_after(self, wall_ns):
-        """As `gateway.rules.schedule.Schedule` has it."""
+        """As `gateway.rules.schedules.schedule.Schedule` has it."""
         self.asked.append(wall_ns)
         due_ns = (wall_ns // self.period_ns + 1) * self.period_ns
         return due_ns if due_ns <= self.end_ns else None

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import pytest
 
-from gateway.rules.windows import AGGREGATES, MAX_SAMPLES, Span, Window
+from gateway.rules.expressions.windows import AGGREGATES, MAX_SAMPLES, Span, Window
 
 S = 1_000_000_000
 

@@ -15,7 +15,7 @@ from gateway.act.outbox import Outbox
 from gateway.act.records import encode_records
 from gateway.model import Batch, Decision, Format, Kind, Stamp
 from gateway.rules.engine import Engine
-from gateway.rules.language import load_rules
+from gateway.rules.reading.language import load_rules
 
 DAY_S = 86_400
 INTERVAL_S = 30.0

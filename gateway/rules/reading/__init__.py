@@ -1,0 +1,1 @@
+"""From YAML to compiled rules, with every problem at its place. `language` is the way in."""

@@ -1,0 +1,175 @@
+"""What can only be said about rules together: names used twice, loops, two masters of one actuator.
+
+A loop is a chain of rules in which each sends what the next one listens to, back to the first. It is refused at load;
+what slips through (a device that echoes) is cut at run time by counting hops.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeAlias
+
+from gateway.rules.compiled import Rule
+from gateway.rules.plans import CommandPlan, EmitPlan, NotifyPlan, Plan, PublishPlan, SetPlan
+from gateway.rules.routing import overlap
+from gateway.rules.thermostat_rule import Thermostat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gateway.rules.expressions.template import Template
+
+AnyRule: TypeAlias = Rule | Thermostat
+_THRESHOLD = re.compile(r"[<>]=?\s*-?[0-9]|[0-9]\s*[<>]")
+"""A comparison with a number: something that has an edge."""
+
+
+def loops(rules: Sequence[Rule]) -> list[tuple[Rule, str]]:
+    """Every loop once, as (a rule in it, what is wrong). One that a rule of it allows is none."""
+    strict = [rule for rule in rules if not rule.allow_loop]
+    found = [(rule, message) for rule in strict if (message := _talks_to_itself(rule))]
+    listeners = _Listeners(strict)
+    heard_by = {
+        rule.id: [other for topic in _emitted(rule) for other in listeners.of(topic) if other.id != rule.id]
+        for rule in strict
+    }
+    done: set[str] = set()
+    for rule in strict:
+        chain = _cycle_from(rule, heard_by, done)
+        if chain:
+            names = " → ".join(f"`{link.id}`" for link in (*chain, chain[0]))
+            found.append((chain[0], f"these rules trigger each other for ever: {names}; `allow_loop: true` lets them"))
+    return found
+
+
+def shared_actuators(rules: Iterable[AnyRule]) -> list[str]:
+    """A warning for every pair of rules that command the same actuator: opposed, or merely both."""
+    fixed: dict[str, list[tuple[str, AnyRule]]] = {}
+    patterns: list[tuple[str, str, AnyRule]] = []
+    found: dict[tuple[str, str], str] = {}
+    for rule in rules:
+        for topic, way in dict.fromkeys(_commanded(rule)):
+            rivals = [(theirs, other) for pattern, theirs, other in patterns if overlap(pattern, topic)]
+            if "+" in topic:
+                rivals += [rival for exact, each in fixed.items() if overlap(exact, topic) for rival in each]
+                patterns.append((topic, way, rule))
+            else:
+                rivals += fixed.get(topic, ())
+                fixed.setdefault(topic, []).append((way, rule))
+            for theirs, other in rivals:
+                pair = (rule.id, other.id)
+                if other.id != rule.id and (pair not in found or {way, theirs} == {"on", "off"}):
+                    found[pair] = _rivalry(rule, way, other, theirs, topic)
+    return list(found.values())
+
+
+def fluttering(rules: Iterable[Rule]) -> list[str]:
+    """A warning for every rule that drives an actuator by one threshold alone: a value on its edge makes it flutter."""
+    found = []
+    for rule in rules:
+        if not rule.drives or rule.when is None or rule.until is not None:
+            continue
+        if not (rule.for_ns or rule.keep_ns or rule.cooldown_ns) and _THRESHOLD.search(rule.when.source):
+            found.append(
+                f"{rule.place}: `{rule.id}` drives an actuator by `{rule.when.source}` alone: a value on the edge "
+                "switches it with every reading; give it an `until` some way off, a `for` or a `keep_for`"
+            )
+    return found
+
+
+def recipients(rules: Iterable[Rule], thermostats: Iterable[Thermostat]) -> dict[str, str]:
+    """Everyone who is notified, with the place of a rule that does."""
+    found: dict[str, str] = {}
+    for rule in rules:
+        for plan in rule.plans:
+            for inner in (plan, *plan.otherwise) if isinstance(plan, CommandPlan) else (plan,):
+                if isinstance(inner, NotifyPlan):
+                    found.setdefault(inner.to, rule.place)
+    for thermostat in thermostats:
+        for commands in thermostat.commands.values():
+            for action in (action for command in commands for action in command.otherwise):
+                if hasattr(action, "to"):
+                    found.setdefault(action.to, thermostat.place)
+    return found
+
+
+class _Listeners:
+    """Which rules listen to something that a pattern may name, without asking each rule about each pattern."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._exact: dict[str, list[Rule]] = {}
+        self._wild: list[tuple[str, Rule]] = []
+        for rule in rules:
+            for source in rule.sources:
+                if {"+", "#"} & set(source.levels):
+                    self._wild.append((source.mqtt, rule))
+                else:
+                    self._exact.setdefault(source.mqtt, []).append(rule)
+
+    def of(self, topic: str) -> list[Rule]:
+        wild = [rule for pattern, rule in self._wild if overlap(pattern, topic)]
+        if "+" not in topic:
+            return wild + self._exact.get(topic, [])
+        return wild + [rule for exact, rules in self._exact.items() if overlap(exact, topic) for rule in rules]
+
+
+def _talks_to_itself(rule: Rule) -> str:
+    for plan in rule.plans:
+        if not isinstance(plan, NotifyPlan | SetPlan):
+            pattern = _pattern(plan.topic)
+            if any(overlap(source.mqtt, pattern) for source in rule.sources):
+                return f"`{rule.id}` sends to `{plan.topic.source}`, which it listens to itself"
+    return ""
+
+
+def _emitted(rule: Rule) -> list[str]:
+    plans: list[Plan] = [*rule.plans]
+    plans += [inner for plan in rule.plans if isinstance(plan, CommandPlan) for inner in plan.otherwise]
+    return [_pattern(plan.topic) for plan in plans if isinstance(plan, EmitPlan | PublishPlan)]
+
+
+def _commanded(rule: AnyRule) -> list[tuple[str, str]]:
+    """Every actuator that a rule drives, and which way when it begins."""
+    if isinstance(rule, Thermostat):
+        return [(command.topic, "") for command in rule.commands["off"]]
+    begins = [(_pattern(plan.topic), plan.state or "") for plan in rule.then if isinstance(plan, CommandPlan)]
+    return begins + [(_pattern(plan.topic), "") for plan in rule.releases]
+
+
+def _rivalry(rule: AnyRule, way: str, other: AnyRule, theirs: str, topic: str) -> str:
+    if {way, theirs} != {"on", "off"}:
+        return f"{rule.place}: `{rule.id}` and `{other.id}` both command `{topic}`: the later word wins"
+    on, off = (rule, other) if way == "on" else (other, rule)
+    return (
+        f"{rule.place}: `{on.id}` turns `{topic}` on and `{off.id}`, at {off.place if rule is on else on.place}, "
+        "turns it off: they drive it in opposite ways, and the later word wins"
+    )
+
+
+def _pattern(topic: Template) -> str:
+    """The MQTT filter of all topics that a template may give."""
+    marked = "".join(part if isinstance(part, str) else "\0" for part in topic.parts)
+    return "/".join("+" if "\0" in level else level for level in marked.split("/"))
+
+
+def _cycle_from(start: Rule, heard_by: dict[str, list[Rule]], done: set[str]) -> list[Rule]:
+    """A loop that can be reached from a rule, or nothing. Rules in `done` have been looked at before."""
+    path: list[Rule] = []
+    on_path: dict[str, int] = {}
+    todo: list[Rule | None] = [start]
+    while todo:
+        rule = todo.pop()
+        if rule is None:
+            left = path.pop()
+            del on_path[left.id]
+            done.add(left.id)
+        elif rule.id in on_path:
+            loop = path[on_path[rule.id] :]
+            done.update(link.id for link in path)
+            return loop
+        elif rule.id not in done:
+            on_path[rule.id] = len(path)
+            path.append(rule)
+            todo.append(None)
+            todo.extend(heard_by[rule.id])
+    return []
