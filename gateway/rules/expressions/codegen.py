@@ -163,6 +163,8 @@ class _Fast:
 
     def _code(self, node: Node, kind: str) -> str:
         """The node as one would write it by hand, given that its value has this kind."""
+        if kind_of(node) not in {kind, None}:
+            raise _OneWayOnly  # to Python 1 and true are one
         match node:
             case Literal(value):
                 return repr(value)

@@ -18,7 +18,7 @@ import msgspec
 from gateway.rules.expressions import logic
 from gateway.rules.expressions.codegen import Evaluate, compile_tree, fields_of
 from gateway.rules.expressions.grammar import ExpressionError, parse
-from gateway.rules.expressions.nodes import Field, kind_of
+from gateway.rules.expressions.nodes import Field, Node, kind_of
 from gateway.rules.expressions.references import WindowReference
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Expression:
     """A compiled expression."""
 
     source: str
+    tree: Node
     evaluate: Evaluate
     """`(fields, captured) -> value`, None if unknown. A condition gives True, False or None."""
     fields: tuple[Field, ...]
@@ -89,7 +90,7 @@ def _compile(source: str, captures: Collection[str], *, truth: bool, beyond: boo
     evaluate = compile_tree(tree)
     if truth and kind is None:  # a bare field: only the event can tell whether it is a truth
         evaluate = _truth_of(evaluate)
-    return Expression(source, evaluate, tuple(fields_of(tree)), tuple((references or {}).values()))
+    return Expression(source, tree, evaluate, tuple(fields_of(tree)), tuple((references or {}).values()))
 
 
 def _truth_of(evaluate: Evaluate) -> Evaluate:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, TypeAlias
 
+from gateway.mqtt.topics import compile_filter
 from gateway.rules.compiled import Rule
+from gateway.rules.expressions.references import LatestReference
 from gateway.rules.plans import CommandPlan, EmitPlan, NotifyPlan, Plan, PublishPlan, SetPlan
 from gateway.rules.routing import overlap
 from gateway.rules.thermostat_rule import Thermostat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from gateway.mqtt.topics import TopicFilter
     from gateway.rules.expressions.template import Template
 
 AnyRule: TypeAlias = Rule | Thermostat
@@ -77,6 +80,31 @@ def fluttering(rules: Iterable[Rule]) -> list[str]:
     return found
 
 
+def unheard(rules: Sequence[AnyRule], stored: Sequence[TopicFilter]) -> list[str]:
+    """A warning for every topic that a rule waits for and nobody would ever bring it.
+
+    Args:
+        rules: all of them, since one may listen to what another emits.
+        stored: the topics of the configuration.
+    """
+    emitted = {_pattern(plan.topic) for rule in rules if isinstance(rule, Rule) for plan in _emits(rule)}
+    patterns = [*(topic.mqtt for topic in stored), *(topic for topic in emitted if "+" in topic)]
+    exact = emitted.difference(patterns)
+
+    def comes(topic: str) -> bool:
+        if topic in exact or any(overlap(pattern, topic) for pattern in patterns):
+            return True
+        return not {"+", "#"}.isdisjoint(topic.split("/")) and any(overlap(one, topic) for one in exact)
+
+    return [
+        f"{rule.place}: `{rule.id}` {why} `{topic}`, which no entry of `ingest.topics` stores and no rule emits: "
+        "nothing will ever come"
+        for rule in rules
+        for topic, why in dict.fromkeys(_awaited(rule))
+        if not comes(topic)
+    ]
+
+
 def recipients(rules: Iterable[Rule], thermostats: Iterable[Thermostat]) -> dict[str, str]:
     """Everyone who is notified, with the place of a rule that does."""
     found: dict[str, str] = {}
@@ -126,6 +154,28 @@ def _emitted(rule: Rule) -> list[str]:
     plans: list[Plan] = [*rule.plans]
     plans += [inner for plan in rule.plans if isinstance(plan, CommandPlan) for inner in plan.otherwise]
     return [_pattern(plan.topic) for plan in plans if isinstance(plan, EmitPlan | PublishPlan)]
+
+
+def _emits(rule: Rule) -> list[EmitPlan]:
+    plans: list[Plan] = [*rule.plans]
+    plans += [inner for plan in rule.plans if isinstance(plan, CommandPlan) for inner in plan.otherwise]
+    return [plan for plan in plans if isinstance(plan, EmitPlan)]
+
+
+def _awaited(rule: AnyRule) -> Iterator[tuple[str, str]]:
+    """Every filter on which a rule waits for something, and what for."""
+    yield from ((source.mqtt, "listens to") for source in rule.sources)
+    confirmed = "waits for a confirmation on"
+    if isinstance(rule, Thermostat):
+        expected = [command.expect for commands in rule.commands.values() for command in commands]
+        yield from ((expect.topic, confirmed) for expect in expected if expect is not None)
+        return
+    for reference in rule.references:
+        if isinstance(reference, LatestReference):
+            yield compile_filter(reference.topic).mqtt, "looks at the latest of"
+    for plan in rule.plans:
+        if isinstance(plan, CommandPlan) and plan.expect is not None:
+            yield _pattern(plan.expect.topic), confirmed
 
 
 def _commanded(rule: AnyRule) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from gateway.config.section import Section
 from gateway.mqtt.topics import compile_filter
 from gateway.rules.actuators import actuator_limits
 from gateway.rules.compiled import Rule, RuleSet
-from gateway.rules.reading import checks
+from gateway.rules.reading import checks, ranges
 from gateway.rules.reading.rule_reader import read_rule
 from gateway.rules.reading.thermostat_reader import read_thermostat
 from gateway.rules.reading.trigger_reader import Site
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from gateway.config.document import Node
     from gateway.config.settings import Settings
+    from gateway.mqtt.topics import TopicFilter
     from gateway.rules.thermostat_rule import Thermostat
 
 
@@ -60,11 +61,22 @@ def load_rules(paths: Sequence[Path], site: Site | None = None) -> RuleSet:
     return RuleSet(
         rules=tuple(files.rules),
         thermostats=tuple(files.thermostats),
-        warnings=(*files.warnings, *checks.shared_actuators(everyone), *checks.fluttering(files.rules)),
+        warnings=(*files.warnings, *_doubtful(files.rules, everyone, files.site.topics)),
         actuators=actuator_limits(files.rules, files.thermostats),
         recipients=checks.recipients(files.rules, files.thermostats),
         topics=files.site.topics,
     )
+
+
+def _doubtful(
+    rules: Sequence[Rule], everyone: Sequence[Rule | Thermostat], stored: Sequence[TopicFilter]
+) -> Iterator[str]:
+    """What is allowed and probably not meant."""
+    yield from checks.shared_actuators(everyone)
+    yield from checks.fluttering(rules)
+    yield from ranges.unreachable(rules)
+    if stored:
+        yield from checks.unheard(everyone, stored)
 
 
 def site_of(settings: Settings) -> Site:
