@@ -259,9 +259,9 @@ def encode_publish(
         topic: a valid topic name.
         payload: the message.
         version: the subscriber's.
-        qos: 0 or 1.
+        qos: 0, 1 or 2.
         retain: as this subscriber shall see it.
-        mid: packet id, 1 to 65,535 at QoS 1.
+        mid: packet id, 1 to 65,535 above QoS 0.
         dup: this was sent before.
         content: encoded properties without their length; for 3.1.1 none.
     """
@@ -286,6 +286,13 @@ def encode_pubacks(mids: Iterable[bytes]) -> bytes:
 def encode_pubrecs(mids: Iterable[bytes]) -> bytes:
     """The first answer to many QoS 2 messages at once, in the order given."""
     return b"\x50\x02" + b"\x50\x02".join(mids)
+
+
+def encode_pubrel(version: int, mid: int, reason: int = Reason.SUCCESS) -> bytes:
+    """Release a QoS 2 message that its receiver has. The flags 0010 are part of it [MQTT-3.6.1-1]."""
+    if version == V311 or not reason:
+        return b"\x62\x02" + mid.to_bytes(2, "big")
+    return b"\x62\x03" + mid.to_bytes(2, "big") + bytes((reason,))
 
 
 def encode_pubcomp(version: int, mid: int, reason: int = Reason.SUCCESS) -> bytes:

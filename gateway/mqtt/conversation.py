@@ -9,9 +9,7 @@ then close), `RefusedError` (it has been told by CONNACK), or `is_over` after a 
 
 Invariants:
 - Nothing but CONNECT is looked at before CONNECT, and CONNECT only once [MQTT-3.1.0-1, -2].
-- QoS 2 is offered to nobody. A 5.0 client is told so in CONNACK and disconnected with 0x9B if it insists
-  [MQTT-3.2.2-11]. 3.1.1 has no word for this, and a client that is only disconnected will send the same message again
-  for ever; so it gets the handshake of 4.3.3 (PUBREC once stored, duplicates recognised, PUBCOMP).
+- A QoS 2 message is stored once however often it is sent: by its packet id, from PUBREC to PUBREL [MQTT-4.3.3-9, -10].
 - A deadline always exists until the client has connected, and after that unless it asked for no keep-alive.
 """
 
@@ -267,8 +265,6 @@ class Conversation:
         reason = self._access.admit(packet.username, packet.password)
         if reason:
             self._refuse(packet.version, reason, "user name or password")
-        if packet.version == V5 and packet.will is not None and packet.will.qos > 1:
-            self._refuse(packet.version, Reason.QOS_NOT_SUPPORTED, "a will at QoS 2")
         if self._exchange.is_full_for(client_id):
             self._refuse(packet.version, Reason.QUOTA_EXCEEDED, "too many sessions")
         return client_id
@@ -280,7 +276,6 @@ class Conversation:
     def _granted(self, packet: Connect, client_id: str, asked_s: int, expiry_s: int) -> Properties:
         """The properties of CONNACK: everything that differs from what the protocol or the client assumes."""
         granted: Properties = {
-            Property.MAXIMUM_QOS: 1,
             Property.MAXIMUM_PACKET_SIZE: self._terms.max_packet_bytes,
             Property.TOPIC_ALIAS_MAXIMUM: MAX_ALIASES,
             Property.SHARED_AVAILABLE: 0,
@@ -297,8 +292,6 @@ class Conversation:
 
     def _publish(self, session: Session, packet: Publish, turn: Turn) -> Publish | None:
         if packet.qos == 2:
-            if self.version == V5:
-                raise ProtocolError("QoS 2, where CONNACK said 1", Reason.QOS_NOT_SUPPORTED)
             if packet.mid in session.receiving:
                 return packet  # taken in before; only the answer was lost
             session.receiving.add(packet.mid)
@@ -329,15 +322,18 @@ class Conversation:
         return packet._replace(topic=topic)
 
     def _ack(self, session: Session, kind: int, packet: Ack, now_s: float) -> None:
-        if kind == PacketType.PUBACK:
-            session.acknowledge(packet.mid, now_s)
-        elif kind == PacketType.PUBREL:
-            mid = packet.mid.to_bytes(2, "big")
-            reason = Reason.SUCCESS if mid in session.receiving else Reason.PACKET_ID_NOT_FOUND
-            session.receiving.discard(mid)
-            self._outlet.put(encode_pubcomp(self.version, packet.mid, reason))
-        else:
-            raise ProtocolError("an answer to a QoS 2 message that was never sent", Reason.PROTOCOL_ERROR)
+        match kind:
+            case PacketType.PUBACK:
+                session.acknowledge(packet.mid, now_s)
+            case PacketType.PUBREC:
+                session.receive(packet.mid, packet.reason, now_s)
+            case PacketType.PUBCOMP:
+                session.complete(packet.mid, now_s)
+            case _:
+                mid = packet.mid.to_bytes(2, "big")
+                reason = Reason.SUCCESS if mid in session.receiving else Reason.PACKET_ID_NOT_FOUND
+                session.receiving.discard(mid)
+                self._outlet.put(encode_pubcomp(self.version, packet.mid, reason))
 
     def _subscribe(self, session: Session, packet: Subscribe, now_s: float) -> None:
         answers = [self._exchange.subscribe(session, *one) for one in packet.filters]

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from gateway.mqtt.turn import Turn
 
-GRANTED_QOS = 1
-"""The most that the gateway sends with."""
 MAX_REMEMBERED_ROUTES = 16_384
 _TO_SUBSCRIBERS = (
     Property.PAYLOAD_FORMAT,
@@ -113,7 +111,7 @@ class Exchange:
             clean: forget what was there.
             expiry_s: how long the session outlives the connection.
             will: replaces any earlier one.
-            window: how many QoS 1 messages it takes at a time.
+            window: how many messages above QoS 0 it takes at a time.
             max_packet_bytes: the largest packet it takes; None: any.
 
         Returns:
@@ -200,11 +198,10 @@ class Exchange:
             return Reason.SHARED_NOT_SUPPORTED, False
         if mqtt_filter not in session.subscriptions and len(session.subscriptions) >= self.limits.subscriptions:
             return Reason.QUOTA_EXCEEDED, False
-        granted = wanted._replace(qos=min(wanted.qos, GRANTED_QOS))
-        is_new = self._tree.add(mqtt_filter, session, granted)
-        session.subscriptions[mqtt_filter] = granted
+        is_new = self._tree.add(mqtt_filter, session, wanted)
+        session.subscriptions[mqtt_filter] = wanted
         self._routes.clear()
-        return granted.qos, wanted.retain_handling == 0 or (wanted.retain_handling == 1 and is_new)
+        return wanted.qos, wanted.retain_handling == 0 or (wanted.retain_handling == 1 and is_new)
 
     def unsubscribe(self, session: Session, mqtt_filter: str) -> int:
         """Remove one subscription. Returns the reason code for UNSUBACK."""

@@ -116,7 +116,7 @@ class Gathering:
         """Wills are events like any other: stored first, then routed."""
         for will in self._exchange.take_wills():
             turn.senders.append((len(turn.topics), None))
-            turn.add(will.topic, will.payload, qos=min(will.qos, 1), retain=will.retain, properties=will.properties)
+            turn.add(will.topic, will.payload, qos=will.qos, retain=will.retain, properties=will.properties)
 
     def _settle(self, turn: Turn) -> None:
         turn.is_settled = True

@@ -153,7 +153,7 @@ class Listener:
         Args:
             topic: a topic name.
             payload: at most what fits a packet.
-            qos: 0 or 1.
+            qos: 0, 1 or 2.
             retain: also keep it for later subscribers; with an empty payload, forget what is kept.
 
         Returns:
@@ -165,7 +165,7 @@ class Listener:
         problem = topic_problem(topic)
         if problem:
             raise ValueError(problem)
-        return self.exchange.publish(Message(topic, payload, min(qos, 1), retain), self.now_s())
+        return self.exchange.publish(Message(topic, payload, qos, retain), self.now_s())
 
     @property
     def stats(self) -> ListenerStats:

@@ -1,16 +1,18 @@
-"""What the gateway keeps for one client, and how messages leave towards it at QoS 0 and 1.
+"""What the gateway keeps for one client, and how messages leave towards it.
 
 A session outlives its connections (MQTT 5.0, 4.1): subscriptions, what is in flight and what waits stay until it ends.
 While a client is connected the session has an `Outlet`, into which it puts bytes; the shell empties it.
 
-    deliver ──▶ in flight (packet id, waits for PUBACK) ──acknowledge──▶ done
-        └─────▶ queue (client away, slow, or window full) ──▶ in flight
+    deliver ──▶ in flight, QoS 1: waits for PUBACK ──acknowledge────────────────────────────▶ done
+       │            └──────  QoS 2: waits for PUBREC ──receive──▶ waits for PUBCOMP ──complete──▶ done
+       └──────▶ queue (client away, slow, or window full) ──▶ in flight
 
 Invariants:
 - At most `window` messages are in flight, at most `max_queued` wait. What finds the queue full is dropped and counted:
   the oldest are kept, since a subscriber that missed the middle could not tell.
 - Messages leave in the order of `deliver`. After a reconnect those in flight go first, in their old order, with their
-  old packet ids and DUP [MQTT-4.4.0-1, 4.6.0-1].
+  old packet ids and DUP [MQTT-4.4.0-1, 4.6.0-1]. A QoS 2 message that the client has is not sent again: its PUBREL is,
+  in the order in which the PUBRECs came [MQTT-4.3.3-7, 4.6.0-4].
 - QoS 0 is never queued: it is dropped, and counted if the client was there but slow.
 - Nothing larger than the client's Maximum Packet Size is sent [MQTT-3.1.2-24], nothing that has expired.
 - Time is an argument (`now_s`, monotonic). Nothing here is ever written to a socket, logged or raised.
@@ -21,8 +23,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple, Protocol
 
-from gateway.mqtt.codec import encode_publish
-from gateway.mqtt.packets import NO_PROPERTIES, V5, V311, Properties, Subscription, Will
+from gateway.mqtt.codec import encode_publish, encode_pubrel
+from gateway.mqtt.packets import NO_PROPERTIES, V5, V311, Properties, Reason, Subscription, Will
 from gateway.mqtt.properties import Property, encode_property_content
 
 DEFAULT_WINDOW = 1_000
@@ -45,9 +47,10 @@ class Message(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A QoS 1 message on its way to one client."""
+    """A message on its way to one client."""
 
     message: Message
+    qos: int
     retain: bool
     """As this client shall see it."""
     identifiers: tuple[int, ...]
@@ -112,8 +115,9 @@ class Session:
         self.tally = tally
         self.subscriptions: dict[str, Subscription] = {}
         self.queue: deque[Held] = deque()
-        self.in_flight: dict[int, Held] = {}
-        """By packet id, in the order of sending."""
+        self.in_flight: dict[int, Held | None] = {}
+        """By packet id, in the order of sending. None in place of a QoS 2 message that the client has: what remains
+        is its packet id, until PUBCOMP."""
         self.resend: deque[int] = deque()
         """Packet ids in flight that this connection has not carried yet."""
         self.receiving: set[bytes] = set()
@@ -160,8 +164,8 @@ class Session:
             if not outlet.is_writable:
                 self.tally.drop("slow")
                 return False
-            return self._send(outlet, Held(message, retain, identifiers), 0, now_s)
-        held = Held(message, retain, identifiers)
+            return self._send(outlet, Held(message, 0, retain, identifiers), 0, now_s)
+        held = Held(message, qos, retain, identifiers)
         is_first = not self.queue and not self.resend
         if outlet is not None and outlet.is_writable and is_first and len(self.in_flight) < self.window:
             return self._send(outlet, held, self._take_id(), now_s)
@@ -172,13 +176,43 @@ class Session:
         return True
 
     def acknowledge(self, mid: int, now_s: float) -> None:
-        """A PUBACK came in. One for an unknown packet id means nothing to us and is passed over."""
-        if self.in_flight.pop(mid, None) is None:
+        """A PUBACK came in. One that names no QoS 1 message in flight means nothing to us and is passed over."""
+        held = self.in_flight.get(mid)
+        if held is not None and held.qos == 1:
+            self._done(mid, now_s)
+
+    def receive(self, mid: int, reason: int, now_s: float) -> None:
+        """A PUBREC came in: the client has a QoS 2 message and gets a PUBREL, or it refuses the message."""
+        outlet = self.outlet
+        if outlet is None:
             return
-        if self.resend and mid in self.resend:
-            self.resend.remove(mid)
+        held = self.in_flight.get(mid)
+        if held is not None and held.qos != 2:
+            return
+        if held is not None and reason >= Reason.UNSPECIFIED:  # it will not have it [MQTT-4.3.3-4]
+            self._done(mid, now_s)
+            return
+        is_known = mid in self.in_flight
+        if is_known:
+            self._forget_resend(mid)
+            del self.in_flight[mid]  # to the end: PUBRELs go in the order of PUBRECs
+            self.in_flight[mid] = None
+        outlet.put(encode_pubrel(self.version, mid, Reason.SUCCESS if is_known else Reason.PACKET_ID_NOT_FOUND))
+
+    def complete(self, mid: int, now_s: float) -> None:
+        """A PUBCOMP came in, whatever its reason: the packet id is free."""
+        if self.in_flight.get(mid, self) is None:
+            self._done(mid, now_s)
+
+    def _done(self, mid: int, now_s: float) -> None:
+        del self.in_flight[mid]
+        self._forget_resend(mid)
         if self.queue or self.resend:
             self.pump(now_s)
+
+    def _forget_resend(self, mid: int) -> None:
+        if self.resend and mid in self.resend:
+            self.resend.remove(mid)
 
     def pump(self, now_s: float) -> None:
         """Send what the window and the outlet allow: after attaching, after a PUBACK, when writable again."""
@@ -187,12 +221,16 @@ class Session:
             return
         while self.resend and outlet.is_writable and len(self.in_flight) - len(self.resend) < self.window:
             mid = self.resend.popleft()
-            self._send(outlet, self.in_flight[mid], mid, now_s, dup=True)
+            held = self.in_flight[mid]
+            if held is None:
+                outlet.put(encode_pubrel(self.version, mid))
+            else:
+                self._send(outlet, held, mid, now_s, dup=True)
         while self.queue and not self.resend and outlet.is_writable and len(self.in_flight) < self.window:
             self._send(outlet, self.queue.popleft(), self._take_id(), now_s)
 
     def _send(self, outlet: Outlet, held: Held, mid: int, now_s: float, *, dup: bool = False) -> bool:
-        """Put one PUBLISH into the outlet; QoS 1 if there is a packet id. Returns False if it had to be dropped."""
+        """Put one PUBLISH into the outlet. Returns False if it had to be dropped."""
         message = held.message
         content = b""
         if message.expires_s is not None and message.expires_s <= now_s and not dup:
@@ -203,7 +241,7 @@ class Session:
             message.topic,
             message.payload,
             version=self.version,
-            qos=1 if mid else 0,
+            qos=held.qos,
             retain=held.retain,
             mid=mid,
             dup=dup,
