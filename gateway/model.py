@@ -54,6 +54,8 @@ class Kind(IntEnum):
     """What rules decided and what became of it. Only act, `rules why` and the web read them."""
     DEAD_LETTERS = 2
     """In the dead-letter log only."""
+    CLIENTS = 3
+    """What the listener keeps of its clients. In a log of their own."""
 
 
 class Stamp(NamedTuple):

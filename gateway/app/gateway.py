@@ -29,6 +29,7 @@ from gateway.act.notify import Notifier
 from gateway.act.outbox import Outbox
 from gateway.act.stage import ActStage
 from gateway.app.audit import AuditTrail
+from gateway.app.clients import Clients
 from gateway.app.journal import Journal, records_of
 from gateway.app.presence import Presence, will_of
 from gateway.app.report import Reporter
@@ -107,6 +108,7 @@ class Gateway:
         self.store = Store(settings.data_dir, settings.gateway_id, settings.log, clock, self._disk_lost, storage)
         self.journal = Journal(self.store.events)
         self.ingest = Ingest(settings.topics, self.store.events, self.store.dead_letters, self.store.committer)
+        self.clients = Clients(self.store)
         self.listener = self._build_listener()
         self.broker = self._build_broker()
         self.presence = Presence(
@@ -147,7 +149,7 @@ class Gateway:
     def _build_listener(self) -> Listener | None:
         if self.settings.listen is None:
             return None
-        return Listener(self.settings.listen, self.ingest.accept, self._mono_s)
+        return Listener(self.settings.listen, self.ingest.accept, self._mono_s, self.clients)
 
     def _build_broker(self) -> BrokerClient | None:
         if self.settings.connect is None:
@@ -204,6 +206,8 @@ class Gateway:
         self._tell_recovery()
         self.rulebook.begin()
         try:
+            if self.listener is not None:
+                await self.clients.recover(self.listener)
             await self.act.recover()
             await self.rules.recover()
         except OSError as error:
@@ -215,6 +219,7 @@ class Gateway:
         self._spawn(self.act.run(), "act", self._stage_tasks)
         self._spawn(self.act.keep_cursor(), "act.cursor", self._stage_tasks)
         self._spawn(self.audit.run(), "audit", self._stage_tasks)
+        self._spawn(self.clients.run(), "clients", self._stage_tasks)
         self._spawn(self.notifier.run(), "notify", self._tasks)
         if (max_age_s := self.settings.log.max_age_s) is not None:
             self._spawn(self._expire(min(_EXPIRE_EVERY_S, max_age_s / 16)), "expire", self._tasks)

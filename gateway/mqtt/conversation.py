@@ -29,6 +29,7 @@ from gateway.mqtt.codec import (
     encode_suback,
     encode_unsuback,
 )
+from gateway.mqtt.ledger import Released
 from gateway.mqtt.packets import (
     V5,
     V311,
@@ -157,7 +158,7 @@ class Conversation:
                 self._subscribe(self.session, packet, now_s)
             case Unsubscribe():
                 reasons = [self._exchange.unsubscribe(self.session, one) for one in packet.filters]
-                self._outlet.put(encode_unsuback(self.version, packet.mid, reasons))
+                self._answer(self.session, encode_unsuback(self.version, packet.mid, reasons))
             case Ping():
                 self._outlet.put(PINGRESP)
             case Disconnect():
@@ -244,6 +245,7 @@ class Conversation:
             clean=packet.clean,
             expiry_s=expiry_s,
             will=packet.will,
+            keepalive_s=self._keepalive_s,
             window=min(wanted.get(Property.RECEIVE_MAXIMUM, RECEIVE_MAXIMUM), DEFAULT_WINDOW),
             max_packet_bytes=wanted.get(Property.MAXIMUM_PACKET_SIZE),
         )
@@ -295,6 +297,8 @@ class Conversation:
             if packet.mid in session.receiving:
                 return packet  # taken in before; only the answer was lost
             session.receiving.add(packet.mid)
+            if session.is_kept:
+                turn.taken.append((session, int.from_bytes(packet.mid, "big")))
         if packet.properties:
             packet = self._resolve_alias(packet)
         turn.add(
@@ -332,15 +336,26 @@ class Conversation:
             case _:
                 mid = packet.mid.to_bytes(2, "big")
                 reason = Reason.SUCCESS if mid in session.receiving else Reason.PACKET_ID_NOT_FOUND
+                answer = encode_pubcomp(self.version, packet.mid, reason)
                 session.receiving.discard(mid)
-                self._outlet.put(encode_pubcomp(self.version, packet.mid, reason))
+                if session.is_kept and not reason:
+                    # From now on the packet id may mean another message: that this one was released must not be lost.
+                    self._exchange.notes.note(Released(session.client_id, packet.mid))
+                self._answer(session, answer)
 
     def _subscribe(self, session: Session, packet: Subscribe, now_s: float) -> None:
         answers = [self._exchange.subscribe(session, *one) for one in packet.filters]
-        self._outlet.put(encode_suback(self.version, packet.mid, [reason for reason, _ in answers]))
+        self._answer(session, encode_suback(self.version, packet.mid, [reason for reason, _ in answers]))
         for (mqtt_filter, _), (reason, wants_retained) in zip(packet.filters, answers, strict=True):
             if wants_retained and reason < Reason.UNSPECIFIED:
                 self._exchange.send_retained(session, mqtt_filter, now_s)
+
+    def _answer(self, session: Session, data: bytes) -> None:
+        """Confirm a change: of a session that is to outlive the gateway, once the change is on disk."""
+        if session.is_kept:
+            self._exchange.notes.stage(self._outlet, data)
+        else:
+            self._outlet.put(data)
 
     def _disconnect(self, session: Session, packet: Disconnect) -> None:
         expiry_s = packet.properties.get(Property.SESSION_EXPIRY)

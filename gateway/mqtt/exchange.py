@@ -1,6 +1,7 @@
 """Where sessions meet: who is here, who subscribes to what, what is retained, and who gets a message.
 
-Pure: bytes go into the sessions' outlets, wills that fall due are handed out by `take_wills`, time is an argument.
+Pure: bytes go into the sessions' outlets, wills that fall due are handed out by `take_wills`, what is to outlive the
+gateway is noted in `notes`, time is an argument.
 
 Invariants:
 - One session per client id, at most one connection per session: a second one cuts the first [MQTT-3.1.4-2, -3].
@@ -8,33 +9,44 @@ Invariants:
   identifiers of them all [MQTT-3.3.4-2, -3].
 - Routing costs one dictionary look-up per message whose topic nobody subscribes to (L13). The answers are remembered
   until any subscription changes.
+- A message for a session that is to outlive the gateway is noted before its publisher hears that it was taken; what
+  the gateway itself says is not kept, since it says it anew when it starts.
 - Every store is bounded: sessions, subscriptions per session, retained messages, remembered answers.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.mqtt.packets import NO_PROPERTIES, Properties, Reason, Subscription, Will
-from gateway.mqtt.properties import Property
-from gateway.mqtt.routing import RetainedTree, SubscriptionTree
+from gateway.model import QOS_MASK
+from gateway.mqtt.ledger import (
+    Began,
+    Came,
+    Ended,
+    KeptMessage,
+    Left,
+    Queued,
+    Retained,
+    Subscribed,
+    Taker,
+    Unsubscribed,
+    WillGone,
+)
+from gateway.mqtt.notes import Notes
+from gateway.mqtt.packets import Reason, Subscription, Will
+from gateway.mqtt.passing import Route, message_at, routes_among, sender_of
+from gateway.mqtt.retained import RetainedStore
+from gateway.mqtt.routing import SubscriptionTree
 from gateway.mqtt.session import DEFAULT_WINDOW, Message, Outlet, Session, Tally
-from gateway.mqtt.topics import MAX_FILTER_LEVELS, SHARED_PREFIX, filter_problem
+from gateway.mqtt.topics import SHARED_PREFIX, filter_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from gateway.mqtt.ledger import Entry
     from gateway.mqtt.turn import Turn
 
 MAX_REMEMBERED_ROUTES = 16_384
-_TO_SUBSCRIBERS = (
-    Property.PAYLOAD_FORMAT,
-    Property.CONTENT_TYPE,
-    Property.RESPONSE_TOPIC,
-    Property.CORRELATION_DATA,
-    Property.USER,
-)
 
 
 class Limits(NamedTuple):
@@ -51,29 +63,27 @@ class Limits(NamedTuple):
     """Topics and payloads."""
 
 
-class _Route(NamedTuple):
-    """One session that gets the messages of a topic."""
-
-    session: Session
-    qos: int
-    as_published: bool
-    no_local: bool
-    """All of its matching subscriptions refuse its own messages."""
-    identifiers: tuple[int, ...]
-
-
 class Exchange:
     """All sessions of one listener."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, keeps: bool = False) -> None:
+        """See the module.
+
+        Args:
+            limits: what it holds at most.
+            keeps: note what is to outlive the gateway.
+        """
         self.limits = limits
+        self.keeps = keeps
+        self.notes = Notes()
+        self.log_offset_ns = 0
+        """What to add to monotonic time for the log's own, in nanoseconds."""
         self.tally = Tally()
         self.sessions: dict[str, Session] = {}
         self._away: dict[str, Session] = {}
         self._tree: SubscriptionTree[Session] = SubscriptionTree()
-        self._retained: RetainedTree[Message] = RetainedTree()
-        self._retained_bytes = 0
-        self._routes: dict[str, tuple[_Route, ...]] = {}
+        self._retained = RetainedStore(limits.retained, limits.retained_bytes, self.tally)
+        self._routes: dict[str, tuple[Route, ...]] = {}
         self._wills: list[Will] = []
 
     @property
@@ -100,6 +110,7 @@ class Exchange:
         clean: bool,
         expiry_s: float,
         will: Will | None,
+        keepalive_s: int = 0,
         window: int = DEFAULT_WINDOW,
         max_packet_bytes: int | None = None,
     ) -> tuple[Session, bool]:
@@ -111,6 +122,7 @@ class Exchange:
             clean: forget what was there.
             expiry_s: how long the session outlives the connection.
             will: replaces any earlier one.
+            keepalive_s: the longest it may be silent.
             window: how many messages above QoS 0 it takes at a time.
             max_packet_bytes: the largest packet it takes; None: any.
 
@@ -126,12 +138,17 @@ class Exchange:
             session = None
         is_present = session is not None
         if session is None:
-            session = self.sessions[client_id] = Session(client_id, self.limits.queued, self.tally)
+            session = self.sessions[client_id] = Session(client_id, self.limits.queued, self.tally, self.notes)
+            session.is_kept = self.keeps and expiry_s > 0
         self._away.pop(client_id, None)
         session.expiry_s = expiry_s
         # A will that was only waiting for its delay is not sent if the client is back in time [MQTT-3.1.3-9].
         session.will, session.will_due_s = will, None
+        session.keepalive_s = keepalive_s
         session.attach(outlet, window=window, max_packet_bytes=max_packet_bytes)
+        if session.is_kept:
+            entry = Came if is_present else Began
+            self.notes.note(entry(client_id, outlet.version, expiry_s, will, keepalive_s))
         return session, is_present
 
     def detach(self, session: Session, outlet: Outlet, now_s: float, *, with_will: bool) -> None:
@@ -150,6 +167,9 @@ class Exchange:
             return
         session.ends_s = now_s + session.expiry_s
         self._away[session.client_id] = session
+        if session.is_kept:
+            due_s = session.will_due_s
+            self.notes.note(Left(session.client_id, session.expiry_s, None if due_s is None else due_s - now_s))
 
     def tick(self, now_s: float) -> None:
         """Publish wills whose delay is over, end sessions whose time is up."""
@@ -172,6 +192,8 @@ class Exchange:
     def _trigger(self, session: Session) -> None:
         if session.will is not None:
             self._wills.append(session.will)
+            if session.is_kept:
+                self.notes.note(WillGone(session.client_id))
         session.will = session.will_due_s = None
 
     def _end(self, session: Session) -> None:
@@ -183,6 +205,18 @@ class Exchange:
             self._routes.clear()
         self.sessions.pop(session.client_id, None)
         self._away.pop(session.client_id, None)
+        session.planned.clear()
+        if session.is_kept:
+            session.is_kept = False
+            self.notes.note(Ended(session.client_id))
+
+    def adopt(self, session: Session, subscriptions: dict[str, Subscription]) -> None:
+        """Take in a session that was kept; its client is away."""
+        self.sessions[session.client_id] = self._away[session.client_id] = session
+        for mqtt_filter, subscription in subscriptions.items():
+            self._tree.add(mqtt_filter, session, subscription)
+            session.subscriptions[mqtt_filter] = subscription
+        self._routes.clear()
 
     # Subscriptions.
 
@@ -201,6 +235,8 @@ class Exchange:
         is_new = self._tree.add(mqtt_filter, session, wanted)
         session.subscriptions[mqtt_filter] = wanted
         self._routes.clear()
+        if session.is_kept:
+            self.notes.note(Subscribed(session.client_id, mqtt_filter, wanted))
         return wanted.qos, wanted.retain_handling == 0 or (wanted.retain_handling == 1 and is_new)
 
     def unsubscribe(self, session: Session, mqtt_filter: str) -> int:
@@ -209,70 +245,122 @@ class Exchange:
             return Reason.NO_SUBSCRIPTION_EXISTED
         self._tree.remove(mqtt_filter, session)
         self._routes.clear()
+        if session.is_kept:
+            self.notes.note(Unsubscribed(session.client_id, mqtt_filter))
         return Reason.SUCCESS
 
     def send_retained(self, session: Session, mqtt_filter: str, now_s: float) -> None:
         """Send what is retained on the topics that a new subscription matches."""
         subscription = session.subscriptions[mqtt_filter]
         identifiers = (subscription.identifier,) if subscription.identifier else ()
-        for message in self._retained.match(mqtt_filter):
-            if message.expires_s is not None and message.expires_s <= now_s:
-                self._forget(message.topic)
+        for message in self._retained.match(mqtt_filter, now_s):
+            qos = min(message.qos, subscription.qos)
+            if session.is_kept and qos:
+                number = session.plan(message, qos, identifiers, retain=True)
+                self.notes.note(
+                    Queued(self.kept(message), (Taker(session.client_id, number, qos, True, identifiers),))  # noqa: FBT003 - as a struct's field
+                )
+                session.deliver_planned(number, now_s)
             else:
-                session.deliver(message, min(message.qos, subscription.qos), identifiers, now_s, retain=True)
+                session.deliver(message, qos, identifiers, now_s, retain=True)
 
     # Messages.
 
+    def plan(self, turn: Turn, now_s: float) -> list[Entry]:
+        """What must be on disk of a turn before any of it is acknowledged: for whom its messages are."""
+        turn.at_s = now_s
+        if not self.keeps or not (self._tree.count or turn.retained):
+            return []
+        entries: list[Entry] = []
+        retained = set(turn.retained)
+        for index, topic in enumerate(turn.topics):
+            routes = self._routes.get(topic)
+            if routes is None:
+                routes = self._find_routes(topic)
+            is_for_kept = turn.flags[index] & QOS_MASK and any(route.session.is_kept for route in routes)
+            if not is_for_kept and index not in retained:
+                continue
+            message = message_at(turn, index, retain=index in retained)
+            kept = self.kept(message)
+            if message.retain:
+                entries.append(Retained(kept))
+                self._retained.expect(message)
+            if is_for_kept:
+                takers, planned = self._takers(message, routes, sender_of(turn, index))
+                if takers:
+                    turn.planned[index] = planned
+                    entries.append(Queued(kept, takers))
+        return entries
+
+    def _takers(
+        self, message: Message, routes: Iterable[Route], sender: Session | None
+    ) -> tuple[tuple[Taker, ...], dict[Session, int]]:
+        takers: list[Taker] = []
+        planned: dict[Session, int] = {}
+        for route in routes:
+            session, qos = route.session, min(message.qos, route.qos)
+            if not session.is_kept or not qos or (route.no_local and session is sender):
+                continue
+            retain = message.retain and route.as_published
+            number = planned[session] = session.plan(message, qos, route.identifiers, retain=retain)
+            takers.append(Taker(session.client_id, number, qos, retain, route.identifiers))
+        return tuple(takers), planned
+
+    def kept(self, message: Message) -> KeptMessage:
+        """A message as the ledger has it."""
+        expires_s = message.expires_s
+        expires_ns = None if expires_s is None else round(expires_s * 1e9) + self.log_offset_ns
+        return KeptMessage(message.topic, message.payload, message.qos, message.retain, message.properties, expires_ns)
+
     def route(self, turn: Turn, now_s: float) -> None:
         """Hand every message of a turn to its subscribers, and retain those that ask for it, in order."""
-        if not self._tree.count and not turn.retained:
+        if not self._tree.count and not turn.retained and not turn.planned:
             return
         routes_of = self._routes.get
         retained = set(turn.retained)
-        starts = [start for start, _ in turn.senders]
         for index, topic in enumerate(turn.topics):
             routes = routes_of(topic)
             if routes is None:
                 routes = self._find_routes(topic)
-            if not routes and index not in retained:
+            planned = turn.planned.get(index)
+            if planned is None and not routes and index not in retained:
                 continue
-            sender = turn.senders[bisect_right(starts, index) - 1][1]
-            message = _message(turn, index, now_s, retain=index in retained)
-            self._hand_out(message, routes, None if sender is None else sender.session, now_s)
+            sender = sender_of(turn, index)
+            message = message_at(turn, index, retain=index in retained)
+            if planned is not None:
+                for session, number in planned.items():
+                    session.deliver_planned(number, now_s)
+                routes = tuple(route for route in routes if route.session not in planned)
+            self._hand_out(message, routes, sender, now_s)
             if message.retain:
                 self.retain(message)
+                self._retained.arrived(topic)
 
     def publish(self, message: Message, now_s: float) -> int:
         """Hand out one message of the gateway's own. Returns how many sessions it was sent to or queued for."""
-        if message.retain:
-            self.retain(message)
+        if message.retain and self._retained.put_own(message) and self.keeps:
+            # What a client had retained there must not come back when the gateway does.
+            self.notes.note_late(Retained(self.kept(message._replace(payload=b""))))
         routes = self._routes.get(message.topic)
         return self._hand_out(message, self._find_routes(message.topic) if routes is None else routes, None, now_s)
 
+    def kept_retained(self) -> Iterator[Message]:
+        """Retained messages that a restart is to find."""
+        return self._retained.kept()
+
     def retain(self, message: Message) -> None:
-        """Keep a message as its topic's last; an empty payload removes what is kept [MQTT-3.3.1-6, -7]."""
-        topic = message.topic
-        self._forget(topic)
-        if not message.payload:
-            return
-        size_bytes = len(topic) + len(message.payload)
-        if (
-            self._retained.count >= self.limits.retained
-            or self._retained_bytes + size_bytes > self.limits.retained_bytes
-            or topic.count("/") >= MAX_FILTER_LEVELS
-        ):
-            self.tally.drop("retained_full")
-            return
-        self._retained.put(topic, message)
-        self._retained_bytes += size_bytes
+        """Keep a message as its topic's last; an empty payload removes what is kept."""
+        self._retained.put(message)
 
-    def _forget(self, topic: str) -> None:
-        kept = self._retained.get(topic)
-        if kept is not None:
-            self._retained_bytes -= len(topic) + len(kept.payload)
-            self._retained.remove(topic)
+    def unplan(self, turn: Turn) -> None:
+        """A turn was not taken in: its senders will offer it again."""
+        for planned in turn.planned.values():
+            for session, number in planned.items():
+                session.planned.pop(number, None)
+        for index in turn.retained:
+            self._retained.arrived(turn.topics[index])
 
-    def _hand_out(self, message: Message, routes: Iterable[_Route], sender: Session | None, now_s: float) -> int:
+    def _hand_out(self, message: Message, routes: Iterable[Route], sender: Session | None, now_s: float) -> int:
         reached = 0
         for route in routes:
             if route.no_local and route.session is sender:
@@ -286,37 +374,9 @@ class Exchange:
             )
         return reached
 
-    def _find_routes(self, topic: str) -> tuple[_Route, ...]:
-        by_session: dict[Session, list[Subscription]] = {}
-        for session, subscription in self._tree.match(topic):
-            by_session.setdefault(session, []).append(subscription)
-        routes = tuple(
-            _Route(
-                session,
-                max(one.qos for one in matching),
-                any(one.as_published for one in matching),
-                all(one.no_local for one in matching),
-                tuple(one.identifier for one in matching if one.identifier),
-            )
-            for session, matching in by_session.items()
-        )
+    def _find_routes(self, topic: str) -> tuple[Route, ...]:
+        routes = routes_among(self._tree.match(topic))
         if len(self._routes) >= MAX_REMEMBERED_ROUTES:
             self._routes.clear()
         self._routes[topic] = routes
         return routes
-
-
-def message_of(topic: str, payload: bytes, qos: int, properties: Properties, now_s: float, *, retain: bool) -> Message:
-    """What subscribers get of a message: without what concerned only its sender's connection."""
-    if not properties:
-        return Message(topic, payload, qos, retain)
-    expiry_s = properties.get(Property.MESSAGE_EXPIRY)
-    passed_on: Properties = {name: properties[name] for name in _TO_SUBSCRIBERS if name in properties}
-    return Message(
-        topic, payload, qos, retain, passed_on or NO_PROPERTIES, None if expiry_s is None else now_s + expiry_s
-    )
-
-
-def _message(turn: Turn, index: int, now_s: float, *, retain: bool) -> Message:
-    properties = turn.properties.get(index, NO_PROPERTIES)
-    return message_of(turn.topics[index], turn.payloads[index], turn.flags[index] & 3, properties, now_s, retain=retain)

@@ -4,6 +4,7 @@
     connections ◀── flush, one write each ── acknowledge, route ◀── settle, once it is on disk
 
 Invariants:
+- What is to outlive the gateway is written with the turn that brought it, and what confirms it waits for that.
 - L1: nothing that a message causes leaves before `settle` was called for it: no PUBACK, no copy to a subscriber.
 - Turns are acknowledged in the order in which they were received, even if they are settled in another
   [MQTT-4.6.0-2].
@@ -20,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.model import Arrivals
+from gateway.mqtt.ledger import Bound, Taken
 from gateway.mqtt.packets import Reason
 from gateway.mqtt.turn import Turn
 from gateway.observe import events
@@ -29,6 +31,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.mqtt.exchange import Exchange
+    from gateway.mqtt.ledger import Entry
+
+
+class Keeper(Protocol):
+    """Where what is to outlive the gateway is written."""
+
+    def append(self, entries: list[Entry]) -> None:
+        """Write these, with all else that this turn of the loop appends."""
+
+    def when_durable(self, done: Callable[[], None]) -> None:
+        """Call once everything appended so far is on disk; never, if that fails."""
+
+    def place(self) -> tuple[int, int]:
+        """Epoch of the event log, and the number after its last record."""
 
 
 class Flushable(Protocol):
@@ -48,6 +64,7 @@ class Gathering:
         mono_s: Callable[[], float],
         max_unsettled_bytes: int,
         on_change: Callable[[], None],
+        keeper: Keeper | None = None,
     ) -> None:
         """Gather nothing yet.
 
@@ -57,7 +74,10 @@ class Gathering:
             mono_s: monotonic clock.
             max_unsettled_bytes: see above.
             on_change: called when `is_full` has changed.
+            keeper: None: nothing outlives the gateway.
         """
+        self._keeper = keeper
+        exchange.notes.on_change = self._open_turn
         self._exchange = exchange
         self._intake = intake
         self._mono_s = mono_s
@@ -85,32 +105,59 @@ class Gathering:
         """A connection has put something into the turn: see to it when the loop's turn is over."""
         self.turn.wire_bytes += wire_bytes
         self.unsettled_bytes += wire_bytes
-        if not self._is_turn_open and self._loop is not None:
-            self._is_turn_open = True
-            self._loop.call_soon(self.end_turn)
+        self._open_turn()
         if self.unsettled_bytes > self._max_unsettled_bytes and not self.is_full:
             self.is_full = True
             self._on_change()
+
+    def _open_turn(self) -> None:
+        if not self._is_turn_open and self._loop is not None:
+            self._is_turn_open = True
+            self._loop.call_soon(self.end_turn)
 
     def end_turn(self) -> None:
         """Hand over what has gathered."""
         self._is_turn_open = False
         turn = self.turn
         self._add_wills(turn)
-        if not turn.topics and not turn.pubrecs:
+        entries, turn.answers = self._exchange.notes.take()
+        if not (turn.topics or turn.pubrecs or turn.answers or entries):
             return
         self.turn = Turn()
         self._unsettled.append(turn)
         self.received += len(turn.topics)
         self.received_bytes += turn.wire_bytes
-        if not turn.topics:  # only repeated QoS 2 messages: they wait for those before them, not for the disk
-            self._settle(turn)
-            return
+        if turn.topics:
+            planned = self._exchange.plan(turn, self._mono_s())
+            if self._take_in(turn):
+                entries += self._bound(planned + _taken(turn))
+        if self._keeper is None:
+            entries = []
+        elif entries:
+            self._keeper.append(entries)
+        if not turn.topics:
+            self._settle_later(turn)
+
+    def _bound(self, entries: list[Entry]) -> list[Entry]:
+        """What holds only if the turn's events, which have just been appended, get to the disk as well."""
+        return entries if self._keeper is None or not entries else [Bound(*self._keeper.place()), *entries]
+
+    def _take_in(self, turn: Turn) -> bool:
+        """Give a turn's messages to the intake. Whether it has them."""
         try:
             self._intake(Arrivals(turn.topics, turn.flags, turn.payloads, partial(self._settle, turn)))
         except Exception as error:  # noqa: BLE001 - whatever it is, the senders must learn that nothing was stored
             events.task_failed("mqtt.intake", error)
             self._refuse(turn)
+            return False
+        return True
+
+    def _settle_later(self, turn: Turn) -> None:
+        """Settle a turn without messages: repeated QoS 2 messages, which wait for those before them, and answers."""
+        if turn.answers and self._keeper is not None:
+            self._keeper.when_durable(partial(self._settle, turn))
+        else:
+            self._settle(turn)
 
     def _add_wills(self, turn: Turn) -> None:
         """Wills are events like any other: stored first, then routed."""
@@ -127,6 +174,8 @@ class Gathering:
                 sender.acknowledge(mids, [])
             for sender, mids in done.pubrecs.items():
                 sender.acknowledge([], mids)
+            for outlet, data in done.answers:
+                outlet.put(data)
             self._exchange.route(done, now_s)
             self._release(done)
 
@@ -136,6 +185,9 @@ class Gathering:
         self._unsettled.remove(turn)
         for sender in {sender for _, sender in turn.senders if sender is not None}:
             sender.refuse(turn.pubrecs.get(sender, []), Reason.IMPLEMENTATION)
+        for outlet, data in turn.answers:  # they wait for nothing that was in it
+            self._exchange.notes.stage(outlet, data)
+        self._exchange.unplan(turn)
         self._release(turn)
 
     def _release(self, turn: Turn) -> None:
@@ -155,3 +207,11 @@ class Gathering:
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
             connection.flush()
+
+
+def _taken(turn: Turn) -> list[Entry]:
+    """By which packet ids the turn's QoS 2 messages will be recognised."""
+    by_client: dict[str, list[int]] = {}
+    for session, mid in turn.taken:
+        by_client.setdefault(session.client_id, []).append(mid)
+    return [Taken(client_id, tuple(mids)) for client_id, mids in by_client.items()]

@@ -25,6 +25,7 @@ from gateway.mqtt.connection import Connection
 from gateway.mqtt.conversation import Terms
 from gateway.mqtt.exchange import Exchange, Limits
 from gateway.mqtt.gathering import Gathering
+from gateway.mqtt.keeping import restore
 from gateway.mqtt.packets import V5, Reason
 from gateway.mqtt.session import Message
 from gateway.mqtt.topics import topic_problem
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     from gateway.config.settings import ListenSettings, TlsSettings
     from gateway.model import Arrivals
+    from gateway.mqtt.gathering import Keeper
+    from gateway.mqtt.ledger import State
 
 TICK_S = 1.0
 BACKLOG = 1_024
@@ -88,7 +91,11 @@ class Listener:
     """The gateway's own listener."""
 
     def __init__(
-        self, settings: ListenSettings, intake: Callable[[Arrivals], None], mono_s: Callable[[], float]
+        self,
+        settings: ListenSettings,
+        intake: Callable[[Arrivals], None],
+        mono_s: Callable[[], float],
+        keeper: Keeper | None = None,
     ) -> None:
         """Prepare; nothing is open before `start`.
 
@@ -96,15 +103,17 @@ class Listener:
             settings: address, users, limits.
             intake: called on the loop with everything that one turn of it brought; calls `settle` once it is on disk.
             mono_s: monotonic seconds.
+            keeper: writes what is to outlive the gateway; None: nothing does.
         """
         self._settings = settings
         self.now_s = mono_s
-        self.exchange = Exchange(Limits(sessions=2 * settings.max_connections, queued=settings.max_queued_messages))
+        limits = Limits(sessions=2 * settings.max_connections, queued=settings.max_queued_messages)
+        self.exchange = Exchange(limits, keeps=keeper is not None)
         self.access = Access(settings.users)
         self.terms = Terms(
             max(settings.max_packet_bytes, MIN_LIMIT_BYTES), settings.session_expiry_max_s, settings.connect_timeout_s
         )
-        self.gathering = Gathering(self.exchange, intake, mono_s, settings.max_unsettled_bytes, self._pace)
+        self.gathering = Gathering(self.exchange, intake, mono_s, settings.max_unsettled_bytes, self._pace, keeper)
         self.known: dict[bytes, str] = {}
         """Topics by their bytes on the wire; shared by all connections."""
         self.port = settings.port
@@ -119,6 +128,16 @@ class Listener:
         self._dropped_told = 0
         self._is_paused = False
         self._is_stopping = False
+
+    def restore(self, state: State, log_offset_ns: int) -> None:
+        """Take up what was kept, before `start`.
+
+        Args:
+            state: what the ledger has added up.
+            log_offset_ns: what to add to monotonic time for the log's own.
+        """
+        self.exchange.log_offset_ns = log_offset_ns
+        restore(self.exchange, state, self.now_s())
 
     async def start(self) -> None:
         """Open the port.
@@ -224,6 +243,8 @@ class Listener:
                 connection.check(now_s)
         self.exchange.tick(now_s)
         self.ended()
+        if self.exchange.notes.is_waiting:
+            self.gathering.gathered(0)
         dropped = sum(self.exchange.tally.dropped.values())
         if dropped > self._dropped_told:
             events.queue_full("mqtt_subscribers", dropped=dropped - self._dropped_told)
@@ -244,6 +265,7 @@ class Listener:
                 await asyncio.wait_for(self._all_gone.wait(), STOP_WITHIN_S)
         for connection in list(self._connections):
             connection.abort()
+        self.gathering.end_turn()  # who has left is written, too
         if self._server is not None:
             await self._server.wait_closed()
             self._server = None

@@ -24,6 +24,8 @@ from collections import deque
 from typing import NamedTuple, Protocol
 
 from gateway.mqtt.codec import encode_publish, encode_pubrel
+from gateway.mqtt.ledger import Done, Received, Sent
+from gateway.mqtt.notes import Notes
 from gateway.mqtt.packets import NO_PROPERTIES, V5, V311, Properties, Reason, Subscription, Will
 from gateway.mqtt.properties import Property, encode_property_content
 
@@ -55,6 +57,8 @@ class Held(NamedTuple):
     """As this client shall see it."""
     identifiers: tuple[int, ...]
     """Of the subscriptions that it matched."""
+    number: int = 0
+    """By which the ledger knows it, within its session; 0: it is not kept."""
 
 
 class Tally:
@@ -91,15 +95,21 @@ class Session:
 
     __slots__ = (
         "_next_id",
+        "_notes",
         "client_id",
         "ends_s",
         "expiry_s",
         "in_flight",
+        "is_kept",
+        "keepalive_s",
         "max_packet_bytes",
         "max_queued",
+        "next_number",
         "outlet",
+        "planned",
         "queue",
         "receiving",
+        "released",
         "resend",
         "subscriptions",
         "tally",
@@ -109,8 +119,17 @@ class Session:
         "window",
     )
 
-    def __init__(self, client_id: str, max_queued: int, tally: Tally) -> None:
+    def __init__(self, client_id: str, max_queued: int, tally: Tally, notes: Notes | None = None) -> None:
         self.client_id = client_id
+        self._notes = notes or Notes()
+        self.is_kept = False
+        """The ledger knows it: it is to outlive the gateway."""
+        self.keepalive_s = 0
+        self.next_number = 1
+        self.planned: dict[int, Held] = {}
+        """By number: messages for it that are on their way to the disk."""
+        self.released: dict[int, int] = {}
+        """Packet id to number, of kept QoS 2 messages that wait for PUBCOMP."""
         self.max_queued = max_queued
         self.tally = tally
         self.subscriptions: dict[str, Subscription] = {}
@@ -144,6 +163,18 @@ class Session:
         self.ends_s = None
         self.resend = deque(self.in_flight)
 
+    def plan(self, message: Message, qos: int, identifiers: tuple[int, ...], *, retain: bool) -> int:
+        """A message above QoS 0 is for this session, once it is on disk. Returns its number."""
+        number = self.next_number
+        self.next_number += 1
+        self.planned[number] = Held(message, qos, retain, identifiers, number)
+        return number
+
+    def deliver_planned(self, number: int, now_s: float) -> bool:
+        """A planned message is on disk. Returns whether it was sent or queued."""
+        held = self.planned.pop(number, None)
+        return held is not None and self._deliver(held, now_s)
+
     def deliver(self, message: Message, qos: int, identifiers: tuple[int, ...], now_s: float, *, retain: bool) -> bool:
         """Send a message, or keep it for later.
 
@@ -165,13 +196,15 @@ class Session:
                 self.tally.drop("slow")
                 return False
             return self._send(outlet, Held(message, 0, retain, identifiers), 0, now_s)
-        held = Held(message, qos, retain, identifiers)
+        return self._deliver(Held(message, qos, retain, identifiers), now_s)
+
+    def _deliver(self, held: Held, now_s: float) -> bool:
+        outlet = self.outlet
         is_first = not self.queue and not self.resend
         if outlet is not None and outlet.is_writable and is_first and len(self.in_flight) < self.window:
             return self._send(outlet, held, self._take_id(), now_s)
         if len(self.queue) >= self.max_queued:
-            self.tally.drop("queue_full")
-            return False
+            return self._give_up(held, 0, "queue_full")
         self.queue.append(held)
         return True
 
@@ -192,12 +225,16 @@ class Session:
         if held is not None and reason >= Reason.UNSPECIFIED:  # it will not have it [MQTT-4.3.3-4]
             self._done(mid, now_s)
             return
-        is_known = mid in self.in_flight
-        if is_known:
-            self._forget_resend(mid)
-            del self.in_flight[mid]  # to the end: PUBRELs go in the order of PUBRECs
-            self.in_flight[mid] = None
-        outlet.put(encode_pubrel(self.version, mid, Reason.SUCCESS if is_known else Reason.PACKET_ID_NOT_FOUND))
+        if mid not in self.in_flight:
+            outlet.put(encode_pubrel(self.version, mid, Reason.PACKET_ID_NOT_FOUND))
+            return
+        self._forget_resend(mid)
+        del self.in_flight[mid]  # to the end: PUBRELs go in the order of PUBRECs
+        self.in_flight[mid] = None
+        if held is not None and held.number:
+            self.released[mid] = held.number
+            self._notes.note(Received(self.client_id, held.number))
+        self._put_pubrel(outlet, mid)
 
     def complete(self, mid: int, now_s: float) -> None:
         """A PUBCOMP came in, whatever its reason: the packet id is free."""
@@ -205,10 +242,15 @@ class Session:
             self._done(mid, now_s)
 
     def _done(self, mid: int, now_s: float) -> None:
-        del self.in_flight[mid]
+        held = self.in_flight.pop(mid)
+        self._is_over(self.released.pop(mid, 0) if held is None else held.number)
         self._forget_resend(mid)
         if self.queue or self.resend:
             self.pump(now_s)
+
+    def _is_over(self, number: int) -> None:
+        if number:
+            self._notes.note_late(Done(self.client_id, number))
 
     def _forget_resend(self, mid: int) -> None:
         if self.resend and mid in self.resend:
@@ -223,7 +265,7 @@ class Session:
             mid = self.resend.popleft()
             held = self.in_flight[mid]
             if held is None:
-                outlet.put(encode_pubrel(self.version, mid))
+                self._put_pubrel(outlet, mid)
             else:
                 self._send(outlet, held, mid, now_s, dup=True)
         while self.queue and not self.resend and outlet.is_writable and len(self.in_flight) < self.window:
@@ -234,7 +276,7 @@ class Session:
         message = held.message
         content = b""
         if message.expires_s is not None and message.expires_s <= now_s and not dup:
-            return self._give_up(mid, "expired")
+            return self._give_up(held, mid, "expired")
         if self.version == V5 and (message.properties or held.identifiers or message.expires_s is not None):
             content = self._content(held, now_s)
         packet = encode_publish(
@@ -248,15 +290,32 @@ class Session:
             content=content,
         )
         if self.max_packet_bytes is not None and len(packet) > self.max_packet_bytes:
-            return self._give_up(mid, "too_large")
+            return self._give_up(held, mid, "too_large")
         if mid:
             self.in_flight[mid] = held
         self.tally.delivered += not dup
-        outlet.put(packet)
+        self._put(outlet, held, mid, packet, dup=dup)
         return True
 
-    def _give_up(self, mid: int, cause: str) -> bool:
+    def _put(self, outlet: Outlet, held: Held, mid: int, packet: bytes, *, dup: bool) -> None:
+        if held.number and not dup:
+            (self._notes.note_late if held.qos == 1 else self._notes.note)(Sent(self.client_id, held.number, mid))
+        if held.number and held.qos == 2:
+            # Its packet id is all by which the client knows that it has it: it must not be forgotten.
+            self._notes.stage(outlet, packet)
+        else:
+            outlet.put(packet)
+
+    def _put_pubrel(self, outlet: Outlet, mid: int) -> None:
+        packet = encode_pubrel(self.version, mid)
+        if mid in self.released:
+            self._notes.stage(outlet, packet)
+        else:
+            outlet.put(packet)
+
+    def _give_up(self, held: Held, mid: int, cause: str) -> bool:
         self.in_flight.pop(mid, None)
+        self._is_over(held.number)
         self.tally.drop(cause)
         return False
 

@@ -29,7 +29,7 @@ from gateway.mqtt.wire import encode_text
 
 if TYPE_CHECKING:
     from gateway.mqtt.packets import Properties
-    from gateway.mqtt.session import Session
+    from gateway.mqtt.session import Outlet, Session
 
 MAX_KNOWN_TOPICS = 16_384
 MAX_KNOWN_TOPIC_BYTES = 512
@@ -67,6 +67,14 @@ class Turn:
     """By sender: raw packet ids of its QoS 1 messages, in order of arrival."""
     pubrecs: dict[Sender, list[bytes]] = field(default_factory=dict)
     """The same for QoS 2."""
+    at_s: float = 0.0
+    """When it was ended: from then on the expiry of its messages counts. Monotonic."""
+    planned: dict[int, dict[Session, int]] = field(default_factory=dict)
+    """By index: the kept sessions that are to get a message, with its number there."""
+    taken: list[tuple[Session, int]] = field(default_factory=list)
+    """Packet ids of QoS 2 messages of kept sessions, those that are no repetitions."""
+    answers: list[tuple[Outlet, bytes]] = field(default_factory=list)
+    """What is said once everything so far is on disk."""
     wire_bytes: int = 0
     is_settled: bool = False
 

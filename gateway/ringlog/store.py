@@ -5,9 +5,11 @@ data_dir/
   events/              the ring log of events and decisions
   deadletters/         the ring log of what could not be processed
   audit/               the ring log of what was decided and what came of it
-  reserve              space kept back, so that the two above and the cursors stay writable on a full disk
+  clients/             the ring log of what the listener keeps of its clients
+  reserve              space kept back, so that the small logs and the cursors stay writable on a full disk
   cursors/             one file per consumer
-  rules.snapshot       rule state at a position of the log
+  rules.snapshot       rule state at a position of the events log
+  clients.snapshot     what was kept of the clients at a position of their log
 """
 
 from __future__ import annotations
@@ -44,15 +46,19 @@ if TYPE_CHECKING:
 EVENTS_DIR = "events"
 DEAD_LETTERS_DIR = "deadletters"
 AUDIT_DIR = "audit"
+CLIENTS_DIR = "clients"
 CURSORS_DIR = "cursors"
 RULES_SNAPSHOT = "rules.snapshot"
+CLIENTS_SNAPSHOT = "clients.snapshot"
 RESERVE = "reserve"
 LOCK = "lock"
-LOGS = (EVENTS_DIR, DEAD_LETTERS_DIR, AUDIT_DIR)
+LOGS = (EVENTS_DIR, DEAD_LETTERS_DIR, AUDIT_DIR, CLIENTS_DIR)
 _SMALL_TIP_BYTES = 256 * 1024
 _SMALL_SEGMENTS = 16
 _SMALLEST_SEGMENT_BYTES = 64 * 1024
 _CURSORS_BYTES = 64 * 1024
+_CLIENTS_BYTES = 16 * 1024 * 1024
+"""Several times what is written between two snapshots of it."""
 
 
 class Store:
@@ -104,11 +110,12 @@ class Store:
             # A newer release's log is refused before any other is touched.
             self.storage.make_dir(data_dir / log)
             surveyed[log] = survey(self.storage, data_dir / log)
-        letters, audit = (
+        letters, audit, clients = (
             _small_sizes(settings, whole_bytes)
-            for whole_bytes in (settings.dead_letters_max_size_bytes, settings.audit_max_size_bytes)
+            for whole_bytes in (settings.dead_letters_max_size_bytes, settings.audit_max_size_bytes, _CLIENTS_BYTES)
         )
-        kept_bytes = letters.segment_size_bytes + audit.segment_size_bytes + _CURSORS_BYTES
+        segments = (letters, audit, clients)
+        kept_bytes = sum(each.segment_size_bytes for each in segments) + _CURSORS_BYTES
         self.reserve = Reserve(self.storage, data_dir / RESERVE, kept_bytes)
         with contextlib.suppress(OSError):  # a full disk must not stop a start
             self.reserve.fill()
@@ -117,7 +124,9 @@ class Store:
         def open_ring(name: str, sizes: RingSettings, room: Room) -> RingLog:
             return RingLog(data_dir / name, gateway, sizes, clock, self.storage, self.committer, room, surveyed[name])
 
-        # In this order a job writes them: a dead letter is on disk before anything that takes it for granted.
+        # In this order a job writes them: what takes something for granted comes behind it. An event whose packet id is
+        # not known yet would be stored twice; one of whose packet id there is no event is found out at the next start.
+        self.clients = open_ring(CLIENTS_DIR, clients, ReservedRoom(self.reserve))
         self.dead_letters = DeadLetters(
             open_ring(DEAD_LETTERS_DIR, letters, ReservedRoom(self.reserve)), self.committer
         )
@@ -127,9 +136,9 @@ class Store:
         self.cursors.belong_to(self.events.origin.log_id, self.dead_letters.ring, self.reserve)
 
     @property
-    def rings(self) -> tuple[RingLog, RingLog, RingLog]:
+    def rings(self) -> tuple[RingLog, ...]:
         """All logs."""
-        return self.events, self.dead_letters.ring, self.audit
+        return self.events, self.dead_letters.ring, self.audit, self.clients
 
     def reader(self, start: Position, *, durable_only: bool, log: RingLog | None = None) -> Reader:
         """A reader of the event log, or of another one."""
@@ -146,6 +155,18 @@ class Store:
             StorageError: if the disk refuses.
         """
         await self.committer.run(partial(snapshot.store, self.storage, self._data_dir / RULES_SNAPSHOT, state))
+
+    def load_clients(self) -> bytes | None:
+        """The last snapshot of what is kept of clients; None if there is none or it is damaged."""
+        return snapshot.load(self.storage, self._data_dir / CLIENTS_SNAPSHOT)
+
+    async def store_clients(self, state: bytes) -> None:
+        """Replace that snapshot; durable when this returns.
+
+        Raises:
+            StorageError: if the disk refuses.
+        """
+        await self.committer.run(partial(snapshot.store, self.storage, self._data_dir / CLIENTS_SNAPSHOT, state))
 
     async def close(self) -> None:
         """Write and sync what is gathered, seal the logs, release the lock.

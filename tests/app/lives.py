@@ -78,11 +78,11 @@ class Lives:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        gateway.store.committer.abandon()  # nothing of what the servers' end brings about is written
+        await asyncio.to_thread(gateway.store.committer._thread.join)
         for server in (gateway.listener, gateway.broker, gateway.web):
             if server is not None:
                 await server.stop()
-        gateway.store.committer.abandon()
-        await asyncio.to_thread(gateway.store.committer._thread.join)
         gateway.store.cursors.close()
         os.close(gateway.store._lock)
 

@@ -111,8 +111,9 @@ def test_the_golden_directory_covers_what_a_log_can_hold():
 async def test_a_golden_directory_gives_exactly_what_was_put_in(opened, name):
     """Laws L2, L3: every release reads what an earlier one wrote: records, ids, clocks, letters, cursors, state."""
     listing, store = listing_of(name), opened(name)
-    assert {ring.name: ring.origin.log_id for ring in store.rings} == listing["log_ids"]
-    assert {ring.epoch for ring in store.rings} == {listing["epoch"] + 1}
+    known = [ring for ring in store.rings if ring.name in listing["log_ids"]]  # later releases have added logs
+    assert {ring.name: ring.origin.log_id for ring in known} == listing["log_ids"]
+    assert {ring.epoch for ring in known} == {listing["epoch"] + 1}
     batches, gaps = await read_all(store, store.events)
     evicted = listing["evicted"]
     assert gaps == [Gap(0, evicted["records"], evicted["events"], "evicted")]

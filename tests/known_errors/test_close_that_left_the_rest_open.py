@@ -29,5 +29,5 @@ async def test_a_seal_that_the_disk_refuses_closes_all_the_rest(tmp_path, clock,
     assert leaks_in(tmp_path / "data", before) == []
     faulty.heal()
     again = Store(tmp_path / "data", "gw", LogSettings(compress=False), clock, lambda error: None)
-    assert [ring.appended.seq for ring in again.rings] == [1, 1, 1]
+    assert [ring.appended.seq for ring in again.rings] == [1] * len(again.rings)
     await again.close()

@@ -2,8 +2,9 @@
 
 import pytest
 
-from gateway.mqtt.exchange import Exchange, Limits, message_of
+from gateway.mqtt.exchange import Exchange, Limits
 from gateway.mqtt.packets import V5, V311, Subscription, Will
+from gateway.mqtt.passing import message_of
 from gateway.mqtt.properties import Property
 from gateway.mqtt.session import Message, Session, Tally
 

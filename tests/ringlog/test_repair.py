@@ -139,7 +139,9 @@ async def test_a_sound_log_is_left_as_it_is(lived):
     """Law L5: nothing to mend, nothing to write."""
     before = tree(lived)
     done = repair(lived)
-    assert [(each.log, each.outcome) for each in done] == [(log, "sound") for log in ("events", "deadletters", "audit")]
+    assert [(each.log, each.outcome) for each in done] == [
+        (log, "sound") for log in ("events", "deadletters", "audit", "clients")
+    ]
     assert events_of(done).records == 900
     assert tree(lived) == before
 
