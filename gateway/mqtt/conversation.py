@@ -46,6 +46,7 @@ from gateway.mqtt.packets import (
 )
 from gateway.mqtt.properties import Property
 from gateway.mqtt.session import DEFAULT_WINDOW, Outlet, Session
+from gateway.mqtt.topics import SHARED_PREFIX
 
 if TYPE_CHECKING:
     from gateway.mqtt.access import Access
@@ -280,7 +281,6 @@ class Conversation:
         granted: Properties = {
             Property.MAXIMUM_PACKET_SIZE: self._terms.max_packet_bytes,
             Property.TOPIC_ALIAS_MAXIMUM: MAX_ALIASES,
-            Property.SHARED_AVAILABLE: 0,
         }
         if expiry_s != asked_s:
             granted[Property.SESSION_EXPIRY] = expiry_s
@@ -344,6 +344,8 @@ class Conversation:
                 self._answer(session, answer)
 
     def _subscribe(self, session: Session, packet: Subscribe, now_s: float) -> None:
+        if any(wanted.no_local and name.startswith(SHARED_PREFIX) for name, wanted in packet.filters):
+            raise ProtocolError("a shared subscription with no local", Reason.PROTOCOL_ERROR)  # [MQTT-3.8.3-4]
         answers = [self._exchange.subscribe(session, *one) for one in packet.filters]
         self._answer(session, encode_suback(self.version, packet.mid, [reason for reason, _ in answers]))
         for (mqtt_filter, _), (reason, wants_retained) in zip(packet.filters, answers, strict=True):

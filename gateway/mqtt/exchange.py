@@ -5,10 +5,6 @@ gateway is noted in `notes`, time is an argument.
 
 Invariants:
 - One session per client id, at most one connection per session: a second one cuts the first [MQTT-3.1.4-2, -3].
-- A message reaches a session at most once, however many of its filters match, with the highest QoS among them and the
-  identifiers of them all [MQTT-3.3.4-2, -3].
-- Routing costs one dictionary look-up per message whose topic nobody subscribes to (L13). The answers are remembered
-  until any subscription changes.
 - A message for a session that is to outlive the gateway is noted before its publisher hears that it was taken; what
   the gateway itself says is not kept, since it says it anew when it starts.
 - Every store is bounded: sessions, subscriptions per session, retained messages, remembered answers.
@@ -34,10 +30,11 @@ from gateway.mqtt.ledger import (
 )
 from gateway.mqtt.notes import Notes
 from gateway.mqtt.packets import Reason, Subscription, Will
-from gateway.mqtt.passing import Route, message_at, routes_among, sender_of
+from gateway.mqtt.passing import Route, message_at, sender_of
 from gateway.mqtt.retained import RetainedStore
-from gateway.mqtt.routing import SubscriptionTree
 from gateway.mqtt.session import DEFAULT_WINDOW, Message, Outlet, Session, Tally
+from gateway.mqtt.shared import Group, split_shared
+from gateway.mqtt.subscriptions import Subscriptions, Way
 from gateway.mqtt.topics import SHARED_PREFIX, filter_problem
 
 if TYPE_CHECKING:
@@ -45,8 +42,6 @@ if TYPE_CHECKING:
 
     from gateway.mqtt.ledger import Entry
     from gateway.mqtt.turn import Turn
-
-MAX_REMEMBERED_ROUTES = 16_384
 
 
 class Limits(NamedTuple):
@@ -81,9 +76,8 @@ class Exchange:
         self.tally = Tally()
         self.sessions: dict[str, Session] = {}
         self._away: dict[str, Session] = {}
-        self._tree: SubscriptionTree[Session] = SubscriptionTree()
+        self._subscriptions = Subscriptions()
         self._retained = RetainedStore(limits.retained, limits.retained_bytes, self.tally)
-        self._routes: dict[str, tuple[Route, ...]] = {}
         self._wills: list[Will] = []
 
     @property
@@ -94,7 +88,7 @@ class Exchange:
     @property
     def subscriptions(self) -> int:
         """How many there are, over all sessions."""
-        return self._tree.count
+        return self._subscriptions.count
 
     # Sessions.
 
@@ -200,9 +194,7 @@ class Exchange:
         if session.will_due_s is not None:
             self._trigger(session)  # the session's end cuts the delay short [MQTT-3.1.2-8]
         for mqtt_filter in session.subscriptions:
-            self._tree.remove(mqtt_filter, session)
-        if session.subscriptions:
-            self._routes.clear()
+            self._subscriptions.remove(session, mqtt_filter)
         self.sessions.pop(session.client_id, None)
         self._away.pop(session.client_id, None)
         session.planned.clear()
@@ -214,9 +206,8 @@ class Exchange:
         """Take in a session that was kept; its client is away."""
         self.sessions[session.client_id] = self._away[session.client_id] = session
         for mqtt_filter, subscription in subscriptions.items():
-            self._tree.add(mqtt_filter, session, subscription)
+            self._subscriptions.add(session, mqtt_filter, subscription)
             session.subscriptions[mqtt_filter] = subscription
-        self._routes.clear()
 
     # Subscriptions.
 
@@ -226,25 +217,24 @@ class Exchange:
         Returns:
             The reason code for SUBACK (the granted QoS, or 0x80 and above), and whether it wants retained messages now.
         """
-        if filter_problem(mqtt_filter):
+        is_shared = mqtt_filter.startswith(SHARED_PREFIX)
+        if filter_problem(mqtt_filter) or (is_shared and split_shared(mqtt_filter) is None):
             return Reason.BAD_FILTER, False
-        if mqtt_filter.startswith(SHARED_PREFIX):
-            return Reason.SHARED_NOT_SUPPORTED, False
-        if mqtt_filter not in session.subscriptions and len(session.subscriptions) >= self.limits.subscriptions:
+        is_new = mqtt_filter not in session.subscriptions
+        if is_new and len(session.subscriptions) >= self.limits.subscriptions:
             return Reason.QUOTA_EXCEEDED, False
-        is_new = self._tree.add(mqtt_filter, session, wanted)
+        self._subscriptions.add(session, mqtt_filter, wanted)
         session.subscriptions[mqtt_filter] = wanted
-        self._routes.clear()
         if session.is_kept:
             self.notes.note(Subscribed(session.client_id, mqtt_filter, wanted))
-        return wanted.qos, wanted.retain_handling == 0 or (wanted.retain_handling == 1 and is_new)
+        wants = wanted.retain_handling == 0 or (wanted.retain_handling == 1 and is_new)
+        return wanted.qos, wants and not is_shared
 
     def unsubscribe(self, session: Session, mqtt_filter: str) -> int:
         """Remove one subscription. Returns the reason code for UNSUBACK."""
         if session.subscriptions.pop(mqtt_filter, None) is None:
             return Reason.NO_SUBSCRIPTION_EXISTED
-        self._tree.remove(mqtt_filter, session)
-        self._routes.clear()
+        self._subscriptions.remove(session, mqtt_filter)
         if session.is_kept:
             self.notes.note(Unsubscribed(session.client_id, mqtt_filter))
         return Reason.SUCCESS
@@ -269,15 +259,15 @@ class Exchange:
     def plan(self, turn: Turn, now_s: float) -> list[Entry]:
         """What must be on disk of a turn before any of it is acknowledged: for whom its messages are."""
         turn.at_s = now_s
-        if not self.keeps or not (self._tree.count or turn.retained):
+        if not self.keeps or not (self._subscriptions or turn.retained):
             return []
         entries: list[Entry] = []
         retained = set(turn.retained)
         for index, topic in enumerate(turn.topics):
-            routes = self._routes.get(topic)
-            if routes is None:
-                routes = self._find_routes(topic)
-            is_for_kept = turn.flags[index] & QOS_MASK and any(route.session.is_kept for route in routes)
+            ways = self._subscriptions.ways(topic)
+            is_for_kept = turn.flags[index] & QOS_MASK and any(
+                isinstance(way, Group) or way.session.is_kept for way in ways
+            )
             if not is_for_kept and index not in retained:
                 continue
             message = message_at(turn, index, retain=index in retained)
@@ -286,24 +276,30 @@ class Exchange:
                 entries.append(Retained(kept))
                 self._retained.expect(message)
             if is_for_kept:
-                takers, planned = self._takers(message, routes, sender_of(turn, index))
+                takers, planned = self._takers(message, ways, sender_of(turn, index))
+                turn.planned[index] = planned
                 if takers:
-                    turn.planned[index] = planned
                     entries.append(Queued(kept, takers))
         return entries
 
     def _takers(
-        self, message: Message, routes: Iterable[Route], sender: Session | None
-    ) -> tuple[tuple[Taker, ...], dict[Session, int]]:
+        self, message: Message, ways: Iterable[Way], sender: Session | None
+    ) -> tuple[tuple[Taker, ...], dict[Session | Group, tuple[Route, int]]]:
+        """Who is to get a message and is kept; and what has been decided of its ways, with its number there."""
         takers: list[Taker] = []
-        planned: dict[Session, int] = {}
-        for route in routes:
-            session, qos = route.session, min(message.qos, route.qos)
-            if not session.is_kept or not qos or (route.no_local and session is sender):
+        planned: dict[Session | Group, tuple[Route, int]] = {}
+        for way in ways:
+            route = way.choose()
+            if route is None or (route.no_local and route.session is sender):
                 continue
-            retain = message.retain and route.as_published
-            number = planned[session] = session.plan(message, qos, route.identifiers, retain=retain)
-            takers.append(Taker(session.client_id, number, qos, retain, route.identifiers))
+            session, qos = route.session, min(message.qos, route.qos)
+            if session.is_kept and qos:
+                retain = message.retain and route.as_published
+                number = session.plan(message, qos, route.identifiers, retain=retain)
+                planned[way.holder] = (route, number)
+                takers.append(Taker(session.client_id, number, qos, retain, route.identifiers))
+            elif isinstance(way, Group):
+                planned[way] = (route, 0)  # its turn has come, whether it is kept or not
         return tuple(takers), planned
 
     def kept(self, message: Message) -> KeptMessage:
@@ -314,35 +310,40 @@ class Exchange:
 
     def route(self, turn: Turn, now_s: float) -> None:
         """Hand every message of a turn to its subscribers, and retain those that ask for it, in order."""
-        if not self._tree.count and not turn.retained and not turn.planned:
+        if not self._subscriptions and not turn.retained and not turn.planned:
             return
-        routes_of = self._routes.get
         retained = set(turn.retained)
         for index, topic in enumerate(turn.topics):
-            routes = routes_of(topic)
-            if routes is None:
-                routes = self._find_routes(topic)
+            ways = self._subscriptions.ways(topic)
             planned = turn.planned.get(index)
-            if planned is None and not routes and index not in retained:
+            if planned is None and not ways and index not in retained:
                 continue
             sender = sender_of(turn, index)
             message = message_at(turn, index, retain=index in retained)
-            if planned is not None:
-                for session, number in planned.items():
-                    session.deliver_planned(number, now_s)
-                routes = tuple(route for route in routes if route.session not in planned)
-            self._hand_out(message, routes, sender, now_s)
+            if planned:
+                for route, number in planned.values():
+                    route.session.deliver_planned(number, now_s)
+                ways = tuple(self._left_over(ways, planned))
+            self._hand_out(message, ways, sender, now_s)
             if message.retain:
                 self.retain(message)
                 self._retained.arrived(topic)
+
+    def _left_over(self, ways: Iterable[Way], planned: dict[Session | Group, tuple[Route, int]]) -> Iterator[Way]:
+        """The ways that a message which has gone to those who are kept has still to take."""
+        for way in ways:
+            route, number = planned.get(way.holder, (None, 0))
+            if route is None or (not number and self.sessions.get(route.session.client_id) is not route.session):
+                yield way
+            elif not number:
+                yield route
 
     def publish(self, message: Message, now_s: float) -> int:
         """Hand out one message of the gateway's own. Returns how many sessions it was sent to or queued for."""
         if message.retain and self._retained.put_own(message) and self.keeps:
             # What a client had retained there must not come back when the gateway does.
             self.notes.note_late(Retained(self.kept(message._replace(payload=b""))))
-        routes = self._routes.get(message.topic)
-        return self._hand_out(message, self._find_routes(message.topic) if routes is None else routes, None, now_s)
+        return self._hand_out(message, self._subscriptions.ways(message.topic), None, now_s)
 
     def kept_retained(self) -> Iterator[Message]:
         """Retained messages that a restart is to find."""
@@ -355,15 +356,16 @@ class Exchange:
     def unplan(self, turn: Turn) -> None:
         """A turn was not taken in: its senders will offer it again."""
         for planned in turn.planned.values():
-            for session, number in planned.items():
-                session.planned.pop(number, None)
+            for route, number in planned.values():
+                route.session.planned.pop(number, None)
         for index in turn.retained:
             self._retained.arrived(turn.topics[index])
 
-    def _hand_out(self, message: Message, routes: Iterable[Route], sender: Session | None, now_s: float) -> int:
+    def _hand_out(self, message: Message, ways: Iterable[Way], sender: Session | None, now_s: float) -> int:
         reached = 0
-        for route in routes:
-            if route.no_local and route.session is sender:
+        for way in ways:
+            route = way.choose()
+            if route is None or (route.no_local and route.session is sender):
                 continue
             reached += route.session.deliver(
                 message,
@@ -373,10 +375,3 @@ class Exchange:
                 retain=message.retain and route.as_published,
             )
         return reached
-
-    def _find_routes(self, topic: str) -> tuple[Route, ...]:
-        routes = routes_among(self._tree.match(topic))
-        if len(self._routes) >= MAX_REMEMBERED_ROUTES:
-            self._routes.clear()
-        self._routes[topic] = routes
-        return routes

@@ -34,6 +34,15 @@ class Route(NamedTuple):
     """All of its matching subscriptions refuse its own messages."""
     identifiers: tuple[int, ...]
 
+    @property
+    def holder(self) -> Session:
+        """By what a message that takes this way is known."""
+        return self.session
+
+    def choose(self) -> Route | None:
+        """Who is to get the next message: always the same."""
+        return self
+
 
 def routes_among(matches: Iterable[tuple[Session, Subscription]]) -> tuple[Route, ...]:
     """Every session once, however many of its filters match [MQTT-3.3.4-2, -3]."""

@@ -29,7 +29,9 @@ from gateway.mqtt.wire import encode_text
 
 if TYPE_CHECKING:
     from gateway.mqtt.packets import Properties
+    from gateway.mqtt.passing import Route
     from gateway.mqtt.session import Outlet, Session
+    from gateway.mqtt.shared import Group
 
 MAX_KNOWN_TOPICS = 16_384
 MAX_KNOWN_TOPIC_BYTES = 512
@@ -69,8 +71,9 @@ class Turn:
     """The same for QoS 2."""
     at_s: float = 0.0
     """When it was ended: from then on the expiry of its messages counts. Monotonic."""
-    planned: dict[int, dict[Session, int]] = field(default_factory=dict)
-    """By index: the kept sessions that are to get a message, with its number there."""
+    planned: dict[int, dict[Session | Group, tuple[Route, int]]] = field(default_factory=dict)
+    """By index: who of the kept is to get a message, and whose turn it is in each group; and the message's number
+    there, 0 if it is not kept for that one."""
     taken: list[tuple[Session, int]] = field(default_factory=list)
     """Packet ids of QoS 2 messages of kept sessions, those that are no repetitions."""
     answers: list[tuple[Outlet, bytes]] = field(default_factory=list)

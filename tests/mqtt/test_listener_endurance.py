@@ -109,7 +109,7 @@ def test_no_damage_to_the_stream_raises_or_leaves_anything_behind(seed, wire, mo
     stats = listener.stats
     assert (stats.connections, stats.sessions, stats.subscriptions, stats.unsettled_bytes) == (0, 0, 0, 0)
     assert not listener.gathering._unsettled
-    assert not listener.exchange._tree._root.below
+    assert not listener.exchange._subscriptions._tree._root.below
 
 
 def test_connections_that_are_gone_are_garbage(wire):

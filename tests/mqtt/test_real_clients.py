@@ -153,7 +153,6 @@ async def test_paho_5_uses_properties_both_ways(bench):
 
     granted, received = await asyncio.to_thread(scenario)
     assert granted.AssignedClientIdentifier.startswith("auto-")
-    assert granted.SharedSubscriptionAvailable == 0
     assert received.UserProperty == [("b", "1"), ("a", "2")]
     assert (received.ContentType, received.CorrelationData) == ("text/plain", b"\0\1")
 
