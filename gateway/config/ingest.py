@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from gateway.config.document import Scalar
 from gateway.config.scalars import size_text
 from gateway.config.section import Section, did_you_mean
 from gateway.config.settings import TopicSettings
 from gateway.model import Format
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gateway.config.settings import ListenSettings
     from gateway.config.values import Context
 
@@ -47,12 +50,25 @@ def read_topics(context: Context, root: Section, listen: ListenSettings | None) 
                 "max_payload", default.max_payload_bytes, least_bytes=1, most_bytes=_LARGEST_PAYLOAD_BYTES
             )
             or 0,
+            fields=tuple(_read_fields(section)),
         )
         if listen is not None and section.has("max_payload"):
             _warn_of_limit(context, section, topics[topic], listen)
         section.done()
     ingest.done()
     return tuple(topics.values())
+
+
+def _read_fields(section: Section) -> Iterator[str]:
+    """The names under `fields`."""
+    for node in section.each("fields"):
+        name = node.value if isinstance(node, Scalar) else None
+        if isinstance(name, str) and name:
+            yield name
+        else:
+            section.problems.add(node.mark, "`fields` lists names of fields, such as [temperature, humidity]")
+    if section.has("fields") and section.text("format", "json") != "json":
+        section.problems.add(section.at("fields"), "only payloads in JSON have fields")
 
 
 def _warn_of_limit(context: Context, section: Section, topic: TopicSettings, listen: ListenSettings) -> None:

@@ -84,6 +84,8 @@ class TopicSettings:
     """A filter; `{name}` matches one level and names it."""
     format: Format = Format.JSON
     max_payload_bytes: int = 256 * KIB
+    fields: tuple[str, ...] = ()
+    """What payloads there hold at their first level, for `check` to compare rules with; empty: it is not said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

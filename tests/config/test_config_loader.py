@@ -448,3 +448,27 @@ def test_settings_can_be_changed_by_value(config, smallest):
     """Tests pass a smaller size by `replace`, not by patching."""
     settings = load(config(smallest)).settings
     assert replace(settings, log=replace(settings.log, segment_size_bytes=65_536)).log.segment_size_bytes == 65_536
+
+
+def test_what_payloads_hold_can_be_said(config, smallest):
+    """For `gateway check` to compare rules with; nothing else depends on it."""
+    said = smallest.replace('{type}"}', '{type}", fields: [t, humidity]}')
+    (topic,) = load(config(said)).settings.topics
+    assert topic.fields == ("t", "humidity")
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("{topic: a, fields: [[t]]}", "`fields` lists names of fields, such as [temperature, humidity]"),
+        ('{topic: a, fields: [""]}', "`fields` lists names of fields, such as [temperature, humidity]"),
+        ("{topic: a, format: number, fields: [t]}", "only payloads in JSON have fields"),
+    ],
+)
+def test_what_payloads_cannot_hold_is_a_problem(problems_of, entry, problem):
+    """At the place where it stands."""
+    (line,) = problems_of(
+        f"gateway: {{id: a}}\nmqtt: {{listen: 'mqtt://127.0.0.1:1883'}}\ningest: {{topics: [{entry}]}}\n"
+    )
+    assert problem in line
+    assert line.startswith("3:")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, TypeAlias
 
+from gateway.config.section import did_you_mean
 from gateway.mqtt.topics import compile_filter
 from gateway.rules.compiled import Rule
 from gateway.rules.expressions.references import LatestReference
@@ -105,6 +106,35 @@ def unheard(rules: Sequence[AnyRule], stored: Sequence[TopicFilter]) -> list[str
     ]
 
 
+def foreign_fields(
+    rules: Sequence[AnyRule], stored: Sequence[TopicFilter], fields: Sequence[Sequence[str]]
+) -> list[str]:
+    """A warning for every field that a rule reads and no payload that reaches it holds.
+
+    Args:
+        rules: all of them, since what a rule emits holds whatever it says.
+        stored: the topics of the configuration.
+        fields: for each of them, what its payloads hold; empty where that is not said.
+    """
+    if not any(fields):
+        return []
+    said = [(topic.mqtt, frozenset(names)) for topic, names in zip(stored, fields, strict=True)]
+    said += [(_pattern(plan.topic), frozenset()) for rule in rules if isinstance(rule, Rule) for plan in _emits(rule)]
+    found = []
+    for rule in rules:
+        for sources, names in _read_from(rule):
+            reaching = [has for topic, has in said if any(overlap(topic, source) for source in sources)]
+            if not reaching or not all(reaching):
+                continue
+            known, where = sorted(frozenset().union(*reaching)), ", ".join(sources)
+            found += [
+                f"{rule.place}: `{rule.id}` reads `{name}`, and by its `fields` no payload on `{where}` holds that"
+                f"{did_you_mean(name, known)}"
+                for name in sorted(names.difference(known))
+            ]
+    return found
+
+
 def recipients(rules: Iterable[Rule], thermostats: Iterable[Thermostat]) -> dict[str, str]:
     """Everyone who is notified, with the place of a rule that does."""
     found: dict[str, str] = {}
@@ -176,6 +206,20 @@ def _awaited(rule: AnyRule) -> Iterator[tuple[str, str]]:
     for plan in rule.plans:
         if isinstance(plan, CommandPlan) and plan.expect is not None:
             yield _pattern(plan.expect.topic), confirmed
+
+
+def _read_from(rule: AnyRule) -> Iterator[tuple[list[str], set[str]]]:
+    """The names that a rule reads, with the topics whose events it reads them from."""
+    if isinstance(rule, Thermostat):
+        yield [rule.on.mqtt], rule.reading.roots
+        yield from (([window.on.mqtt], window.is_open.roots) for window in rule.windows)
+        return
+    yield [topic.mqtt for topic in rule.topics], set(rule.roots)
+    if rule.follows is not None and rule.follows.when is not None:
+        yield [rule.follows.on.mqtt], rule.follows.when.roots
+    for reference in rule.references:
+        if isinstance(reference, LatestReference) and isinstance(reference.path[0], str):
+            yield [compile_filter(reference.topic).mqtt], {reference.path[0]}
 
 
 def _commanded(rule: AnyRule) -> list[tuple[str, str]]:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from gateway.config.document import Node
     from gateway.config.settings import Settings
-    from gateway.mqtt.topics import TopicFilter
     from gateway.rules.thermostat_rule import Thermostat
 
 
@@ -61,28 +60,28 @@ def load_rules(paths: Sequence[Path], site: Site | None = None) -> RuleSet:
     return RuleSet(
         rules=tuple(files.rules),
         thermostats=tuple(files.thermostats),
-        warnings=(*files.warnings, *_doubtful(files.rules, everyone, files.site.topics)),
+        warnings=(*files.warnings, *_doubtful(files.rules, everyone, files.site)),
         actuators=actuator_limits(files.rules, files.thermostats),
         recipients=checks.recipients(files.rules, files.thermostats),
         topics=files.site.topics,
     )
 
 
-def _doubtful(
-    rules: Sequence[Rule], everyone: Sequence[Rule | Thermostat], stored: Sequence[TopicFilter]
-) -> Iterator[str]:
+def _doubtful(rules: Sequence[Rule], everyone: Sequence[Rule | Thermostat], site: Site) -> Iterator[str]:
     """What is allowed and probably not meant."""
     yield from checks.shared_actuators(everyone)
     yield from checks.fluttering(rules)
     yield from ranges.unreachable(rules)
-    if stored:
-        yield from checks.unheard(everyone, stored)
+    if site.topics:
+        yield from checks.unheard(everyone, site.topics)
+        yield from checks.foreign_fields(everyone, site.topics, site.fields)
 
 
 def site_of(settings: Settings) -> Site:
     """What rules have to know of a configured gateway."""
     topics = tuple(compile_filter(topic.topic) for topic in settings.topics)
-    return Site(ZoneInfo(settings.timezone), settings.location, topics)
+    fields = tuple(topic.fields for topic in settings.topics)
+    return Site(ZoneInfo(settings.timezone), settings.location, topics, fields)
 
 
 def load_configured(settings: Settings) -> RuleSet:

@@ -41,6 +41,8 @@ class Site(NamedTuple):
     """Latitude and longitude in degrees, north and east positive."""
     topics: tuple[TopicFilter, ...] = ()
     """What is stored: the topics of the configuration."""
+    fields: tuple[tuple[str, ...], ...] = ()
+    """For each of `topics`, what its payloads hold; empty where that is not said."""
     emitted: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """Rule id to the topics of what it emits, captures included."""
 
