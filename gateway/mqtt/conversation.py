@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from gateway.mqtt.wire import Body
 
 MAX_ALIASES = 32
-"""Topic aliases that a client may define; announced as Topic Alias Maximum."""
+"""Topic aliases that a client may define, announced as Topic Alias Maximum; and that it is sent at most."""
 MAX_CLIENT_ID = 1_024
 MAX_KEEPALIVE_S = 3_600
 """A 5.0 client that asks for more, or for none, is told this; a 3.1.1 client cannot be told and gets what it asked."""
@@ -249,6 +249,7 @@ class Conversation:
             keepalive_s=self._keepalive_s,
             window=min(wanted.get(Property.RECEIVE_MAXIMUM, RECEIVE_MAXIMUM), DEFAULT_WINDOW),
             max_packet_bytes=wanted.get(Property.MAXIMUM_PACKET_SIZE),
+            max_aliases=min(wanted.get(Property.TOPIC_ALIAS_MAXIMUM, 0), MAX_ALIASES),
         )
         self.session = session
         granted = self._granted(packet, client_id, asked_s, expiry_s) if is_v5 else {}

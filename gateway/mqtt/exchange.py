@@ -107,6 +107,7 @@ class Exchange:
         keepalive_s: int = 0,
         window: int = DEFAULT_WINDOW,
         max_packet_bytes: int | None = None,
+        max_aliases: int = 0,
     ) -> tuple[Session, bool]:
         """Give a client its session, and take it from whoever else is connected under this id.
 
@@ -119,6 +120,7 @@ class Exchange:
             keepalive_s: the longest it may be silent.
             window: how many messages above QoS 0 it takes at a time.
             max_packet_bytes: the largest packet it takes; None: any.
+            max_aliases: how many topics it takes a number for.
 
         Returns:
             The session, and whether it was there before.
@@ -139,7 +141,7 @@ class Exchange:
         # A will that was only waiting for its delay is not sent if the client is back in time [MQTT-3.1.3-9].
         session.will, session.will_due_s = will, None
         session.keepalive_s = keepalive_s
-        session.attach(outlet, window=window, max_packet_bytes=max_packet_bytes)
+        session.attach(outlet, window=window, max_packet_bytes=max_packet_bytes, max_aliases=max_aliases)
         if session.is_kept:
             entry = Came if is_present else Began
             self.notes.note(entry(client_id, outlet.version, expiry_s, will, keepalive_s))

@@ -32,6 +32,8 @@ from gateway.mqtt.properties import Property, encode_property_content
 DEFAULT_WINDOW = 1_000
 """In flight towards a client that did not say how many it takes (Receive Maximum)."""
 MAX_PACKET_ID = 65_535
+_SHORT_TOPIC = 5
+"""A shorter one would not be worth its three bytes."""
 
 
 class Message(NamedTuple):
@@ -94,6 +96,8 @@ class Session:
     """One client, connected or not."""
 
     __slots__ = (
+        "_aliases",
+        "_max_aliases",
         "_next_id",
         "_notes",
         "client_id",
@@ -122,6 +126,9 @@ class Session:
     def __init__(self, client_id: str, max_queued: int, tally: Tally, notes: Notes | None = None) -> None:
         self.client_id = client_id
         self._notes = notes or Notes()
+        self._aliases: dict[str, int] = {}
+        """Topics that the client knows by a number."""
+        self._max_aliases = 0
         self.is_kept = False
         """The ledger knows it: it is to outlive the gateway."""
         self.keepalive_s = 0
@@ -154,8 +161,10 @@ class Session:
         """When a will that was triggered is to be published; None: not triggered."""
         self._next_id = 1
 
-    def attach(self, outlet: Outlet, *, window: int, max_packet_bytes: int | None) -> None:
+    def attach(self, outlet: Outlet, *, window: int, max_packet_bytes: int | None, max_aliases: int = 0) -> None:
         """The client is here. What is in flight goes out again with the next `pump`."""
+        self._aliases = {}  # they belong to one connection
+        self._max_aliases = max_aliases
         self.outlet = outlet
         self.version = outlet.version
         self.window = window
@@ -279,8 +288,12 @@ class Session:
             return self._give_up(held, mid, "expired")
         if self.version == V5 and (message.properties or held.identifiers or message.expires_s is not None):
             content = self._content(held, now_s)
+        topic, alias = message.topic, self._alias_of(held)
+        if alias:
+            content += encode_property_content({Property.TOPIC_ALIAS: alias})
+            topic = "" if topic in self._aliases else topic
         packet = encode_publish(
-            message.topic,
+            topic,
             message.payload,
             version=self.version,
             qos=held.qos,
@@ -291,11 +304,21 @@ class Session:
         )
         if self.max_packet_bytes is not None and len(packet) > self.max_packet_bytes:
             return self._give_up(held, mid, "too_large")
+        if alias:
+            self._aliases[message.topic] = alias
         if mid:
             self.in_flight[mid] = held
         self.tally.delivered += not dup
         self._put(outlet, held, mid, packet, dup=dup)
         return True
+
+    def _alias_of(self, held: Held) -> int:
+        """The number that stands, or is to stand, for a message's topic; 0: none. First come, first served."""
+        topic = held.message.topic
+        if len(topic) < _SHORT_TOPIC or (held.number and held.qos == 2):
+            return 0  # what waits for the disk may be overtaken by what takes its alias for granted
+        known = self._aliases.get(topic, 0)
+        return known or (len(self._aliases) + 1 if len(self._aliases) < self._max_aliases else 0)
 
     def _put(self, outlet: Outlet, held: Held, mid: int, packet: bytes, *, dup: bool) -> None:
         if held.number and not dup:

@@ -48,6 +48,23 @@ async def test_a_message_comes_back_to_its_sender_unless_no_local(bench, wire):
     assert (await device.message()).topic == "b"
 
 
+async def test_a_client_that_takes_aliases_is_sent_them(bench, wire):
+    """Topic Alias Maximum in CONNECT is the client's word [MQTT-3.1.2-26]; without it none is used [MQTT-3.1.2-27]."""
+    takes = await bench.client("takes", v5=True, properties=b"\x22\x00\x01")
+    takes_none = await bench.client("takes-none", v5=True)
+    for reader in (takes, takes_none):
+        await reader.subscribe("devices/#", options=0)
+    device = await bench.client("dev")
+    device.send(*(wire.publish(topic) for topic in ("devices/a/climate", "devices/b/climate", "devices/a/climate")))
+    got = [await takes.message() for _ in range(3)]
+    assert [(each.topic, each.properties) for each in got] == [
+        ("devices/a/climate", b"\x23\x00\x01"),
+        ("devices/b/climate", b""),
+        ("", b"\x23\x00\x01"),
+    ]
+    assert [(await takes_none.message()).topic for _ in range(3)].count("") == 0
+
+
 async def test_unsubscribing_ends_it(bench, wire):
     """[MQTT-3.10.4-1], and the answer has a code per filter in 5.0."""
     device = await bench.client("dev", v5=True)

@@ -156,6 +156,29 @@ def test_a_message_that_expires_in_the_queue_is_not_sent():
     assert outlet.sent[-1].endswith(b"\x05\x02" + (50).to_bytes(4, "big") + b"c")
 
 
+def test_a_topic_is_said_once_and_then_by_its_number():
+    """[MQTT-3.3.2-7 to -12]: as many as the client takes, on this connection alone, and none for short topics."""
+    session, outlet = Session("dev", 5, Tally()), Outlet(V5)
+    session.attach(outlet, window=9, max_packet_bytes=30, max_aliases=2)
+
+    def say(topic, payload=b"x"):
+        session.deliver(Message(topic, payload, 0, retain=False), 0, (), 0.0, retain=False)
+        return outlet.sent[-1] if outlet.sent else b""
+
+    say("first/topic", bytes(30))
+    assert outlet.sent == [], "what was never sent has taught nothing"
+    assert say("first/topic") == b"\x30\x12\x00\x0bfirst/topic\x03\x23\x00\x01x"
+    assert say("first/topic") == b"\x30\x07\x00\x00\x03\x23\x00\x01x"
+    assert say("a/b") == b"\x30\x07\x00\x03a/b\x00x"
+    assert say("second/one") == b"\x30\x11\x00\x0asecond/one\x03\x23\x00\x02x"
+    assert say("third/one") == b"\x30\x0d\x00\x09third/one\x00x"
+    assert say("second/one") == b"\x30\x07\x00\x00\x03\x23\x00\x02x"
+    again = Outlet(V5)
+    session.attach(again, window=9, max_packet_bytes=None, max_aliases=1)
+    session.deliver(Message("second/one", b"x", 0, retain=False), 0, (), 0.0, retain=False)
+    assert again.sent == [b"\x30\x11\x00\x0asecond/one\x03\x23\x00\x01x"]
+
+
 # Sessions among each other.
 
 
