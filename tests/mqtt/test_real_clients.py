@@ -70,17 +70,37 @@ async def test_mosquitto_pub_and_sub_at_qos_2(bench, version, eventually):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_mosquitto_sub_gets_retained_messages_and_wills(bench, version):
-    """`-r` on one side, `--will-*` on the other."""
+async def test_mosquitto_sub_gets_retained_messages(bench, version):
+    """`-r` on one side, the flag set on the other."""
     port = str(bench.listener.port)
-    code, _, err = await run(
-        "mosquitto_pub", "-p", port, "-V", version, "-q", "1", "-r", "-t", "state", "-m", "kept", "--will-topic", "w"
-    )
+    code, _, err = await run("mosquitto_pub", "-p", port, "-V", version, "-q", "1", "-r", "-t", "state", "-m", "kept")
     assert code == 0, err
     code, out, err = await run(
         "mosquitto_sub", "-p", port, "-V", version, "-t", "state", "-C", "1", "-W", "10", "-F", "%r %p"
     )
     assert (code, out) == (0, b"1 kept\n"), err
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_will_of_a_client_that_is_killed_reaches_another(bench, version):
+    """`--will-*` and SIGKILL on one side, the message on the other; one that leaves properly has none."""
+    port = str(bench.listener.port)
+    will = ("--will-topic", "gone", "--will-payload", version, "--will-qos", "1")
+    heir = asyncio.create_task(
+        run("mosquitto_sub", "-p", port, "-V", version, "-q", "1", "-t", "gone", "-C", "1", "-W", "10", "-F", "%t %p")
+    )
+    await subscribed(bench, 1)
+    code, _, err = await run("mosquitto_pub", "-p", port, "-V", version, "-t", "a", "-m", "x", *will)
+    assert code == 0, err
+    dying = await asyncio.create_subprocess_exec("mosquitto_sub", "-p", port, "-V", version, "-t", "a", *will)
+    try:
+        await subscribed(bench, 2)
+        assert [topic for topic, _, _ in bench.desk.messages] == ["a"], "who left properly left no will"
+    finally:
+        dying.kill()
+        await dying.wait()
+    assert await heir == (0, f"gone {version}\n".encode(), b"")
+    assert [topic for topic, _, _ in bench.desk.messages] == ["a", "gone"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
