@@ -12,17 +12,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from gateway.errors import StorageError
-from gateway.model import Batch, Format, Gap, Kind, Position
+from gateway.model import Batch, Format, Gap, Kind
 from gateway.mqtt.keeping import dump
 from gateway.mqtt.ledger import Ledger, encode_entries, encode_state
 from gateway.observe import events
+from gateway.ringlog.snapshot import decode_placed, encode_placed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.model import Position
     from gateway.mqtt.ledger import Entry, State
     from gateway.mqtt.listener import Listener
     from gateway.ringlog import Store
@@ -31,13 +31,6 @@ _RECORDS_PER_READ = 20_000
 _SNAPSHOT_AFTER_BYTES = 2 * 1024 * 1024
 _MOST_UNSAVED_BYTES = 8 * 1024 * 1024
 _RETRY_S = 5.0
-
-
-class _Snapshot(msgspec.Struct, frozen=True):
-    log_id: str
-    seq: int
-    ordinal: int
-    state: bytes
 
 
 class Clients:
@@ -125,8 +118,7 @@ class Clients:
             return
         state = encode_state(dump(listener.exchange))
         unsaved_bytes = self._unsaved_bytes
-        snapshot = _Snapshot(self._log.origin.log_id, place.seq, place.ordinal, state)
-        await self._store.store_clients(msgspec.msgpack.encode(snapshot))
+        await self._store.store_clients(encode_placed(self._log.origin.log_id, place, state))
         self._unsaved_bytes -= unsaved_bytes
         if self._unsaved_bytes <= _SNAPSHOT_AFTER_BYTES:
             self._much_unsaved.clear()
@@ -146,13 +138,12 @@ class Clients:
         return ledger.state
 
     def _from_snapshot(self) -> tuple[Ledger, Position]:
-        data, found = self._store.load_clients(), self._store.events.recovered
-        if data is not None:
-            try:
-                snapshot = msgspec.msgpack.decode(data, type=_Snapshot)
-                if snapshot.log_id == self._log.origin.log_id:
-                    ledger = Ledger(snapshot.state, epoch=found.epoch, end_seq=found.end.seq)
-                    return ledger, Position(snapshot.seq, snapshot.ordinal)
-            except (msgspec.MsgspecError, ValueError) as error:
-                events.task_failed("clients", error)
+        found = self._store.events.recovered
+        try:
+            placed = decode_placed(self._store.load_clients(), self._log.origin.log_id)
+            if placed is not None:
+                position, state = placed
+                return Ledger(state, epoch=found.epoch, end_seq=found.end.seq), position
+        except ValueError as error:
+            events.task_failed("clients", error)
         return Ledger(epoch=found.epoch, end_seq=found.end.seq), self._log.floor

@@ -6,6 +6,8 @@ r"""A value of any size that is replaced as a whole: rule state at a position of
         12    4  CRC-32 over bytes 0-11 and the value, seeded as in `gateway.ringlog.frame`
         16       the value
 
+What a consumer stores is *placed*: its state, with the position of the log at which it held.
+
 Written to a temporary file, synced, renamed over the old one, and the directory synced: a crash leaves the old or the
 new, whole.
 """
@@ -17,6 +19,9 @@ import struct
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+import msgspec
+
+from gateway.model import Position
 from gateway.ringlog.frame import CRC_SEED
 
 if TYPE_CHECKING:
@@ -63,6 +68,33 @@ def store(storage: Storage, path: Path, value: bytes) -> None:
         file.sync()
     storage.rename(fresh, path)
     storage.sync_dir(path.parent)
+
+
+class _Placed(msgspec.Struct, frozen=True):
+    log_id: str
+    seq: int
+    ordinal: int
+    state: bytes
+
+
+def encode_placed(log_id: str, position: Position, state: bytes) -> bytes:
+    """State with the position of a log at which it held, as a value."""
+    return msgspec.msgpack.encode(_Placed(log_id, position.seq, position.ordinal, state))
+
+
+def decode_placed(value: bytes | None, log_id: str) -> tuple[Position, bytes] | None:
+    """The position and the state in a value; None if there is no value, or it is of another log.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if value is None:
+        return None
+    try:
+        placed = msgspec.msgpack.decode(value, type=_Placed)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+    return (Position(placed.seq, placed.ordinal), placed.state) if placed.log_id == log_id else None
 
 
 def _unfinished(path: Path) -> Path:

@@ -14,11 +14,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
-
 from gateway.errors import StorageError
 from gateway.model import OPERATOR, Batch, Decision, Gap, Kind, Outcome, Position, Set, Value
 from gateway.observe import events
+from gateway.ringlog.snapshot import decode_placed, encode_placed
 from gateway.rules.engine import Engine
 
 if TYPE_CHECKING:
@@ -37,13 +36,6 @@ _NOT_DONE = frozenset({"denied", "expired", "unconfirmed"})
 """Outcomes after which an actuator is not what its rule believes it to be."""
 _SNAPSHOT_AFTER_S = 10.0
 _SNAPSHOT_AFTER_RECORDS = 50_000
-
-
-class _Snapshot(msgspec.Struct, frozen=True):
-    log_id: str
-    seq: int
-    ordinal: int
-    state: bytes
 
 
 class RulesStage:
@@ -73,18 +65,16 @@ class RulesStage:
 
     def _restore(self) -> Position:
         """Take up the last snapshot; the position from which to replay. Without one: the whole log."""
-        data = self._store.load_rules()
-        if data is None:
-            return self._log.floor
         try:
-            snapshot = msgspec.msgpack.decode(data, type=_Snapshot)
-        except msgspec.MsgspecError:
+            placed = decode_placed(self._store.load_rules(), self._log.origin.log_id)
+        except ValueError:
             return self._log.floor
-        if snapshot.log_id != self._log.origin.log_id:
+        if placed is None:
             return self._log.floor
-        for dropped in self.engine.restore(snapshot.state):
+        position, state = placed
+        for dropped in self.engine.restore(state):
             events.rule_failed("rules", key="", error=dropped)
-        return Position(snapshot.seq, snapshot.ordinal)
+        return position
 
     async def recover(self) -> None:
         """Replay from the snapshot to the end of the log, and record what a crash kept from being recorded."""
@@ -188,8 +178,7 @@ class RulesStage:
         Raises:
             StorageError: if the disk refuses.
         """
-        position = self._reader.position
-        snapshot = _Snapshot(self._log.origin.log_id, position.seq, position.ordinal, self.engine.snapshot())
+        snapshot = encode_placed(self._log.origin.log_id, self._reader.position, self.engine.snapshot())
         self._unsaved_records = 0
         self._much_unsaved.clear()
-        await self._store.store_rules(msgspec.msgpack.encode(snapshot))
+        await self._store.store_rules(snapshot)
