@@ -7,7 +7,7 @@ what slips through (a device that echoes) is cut at run time by counting hops.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from gateway.config.section import did_you_mean
 from gateway.mqtt.topics import compile_filter
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.rules.expressions.template import Template
 
 AnyRule: TypeAlias = Rule | Thermostat
+T = TypeVar("T")
 _THRESHOLD = re.compile(r"[<>]=?\s*-?[0-9]|[0-9]\s*[<>]")
 """A comparison with a number: something that has an edge."""
 
@@ -32,9 +33,14 @@ def loops(rules: Sequence[Rule]) -> list[tuple[Rule, str]]:
     """Every loop once, as (a rule in it, what is wrong). One that a rule of it allows is none."""
     strict = [rule for rule in rules if not rule.allow_loop]
     found = [(rule, message) for rule in strict if (message := _talks_to_itself(rule))]
-    listeners = _Listeners(strict)
+    listeners = _Filters((source.mqtt, rule) for rule in strict for source in rule.sources)
     heard_by = {
-        rule.id: [other for topic in _emitted(rule) for other in listeners.of(topic) if other.id != rule.id]
+        rule.id: [
+            other
+            for topic in _emitted(rule, EmitPlan, PublishPlan)
+            for other in listeners.of(topic)
+            if other.id != rule.id
+        ]
         for rule in strict
     }
     done: set[str] = set()
@@ -88,21 +94,13 @@ def unheard(rules: Sequence[AnyRule], stored: Sequence[TopicFilter]) -> list[str
         rules: all of them, since one may listen to what another emits.
         stored: the topics of the configuration.
     """
-    emitted = {_pattern(plan.topic) for rule in rules if isinstance(rule, Rule) for plan in _emits(rule)}
-    patterns = [*(topic.mqtt for topic in stored), *(topic for topic in emitted if "+" in topic)]
-    exact = emitted.difference(patterns)
-
-    def comes(topic: str) -> bool:
-        if topic in exact or any(overlap(pattern, topic) for pattern in patterns):
-            return True
-        return not {"+", "#"}.isdisjoint(topic.split("/")) and any(overlap(one, topic) for one in exact)
-
+    coming = _Filters([(topic.mqtt, None) for topic in stored] + [(topic, None) for topic in _derived(rules)])
     return [
         f"{rule.place}: `{rule.id}` {why} `{topic}`, which no entry of `ingest.topics` stores and no rule emits: "
         "nothing will ever come"
         for rule in rules
         for topic, why in dict.fromkeys(_awaited(rule))
-        if not comes(topic)
+        if not coming.of(topic)
     ]
 
 
@@ -118,12 +116,15 @@ def foreign_fields(
     """
     if not any(fields):
         return []
-    said = [(topic.mqtt, frozenset(names)) for topic, names in zip(stored, fields, strict=True)]
-    said += [(_pattern(plan.topic), frozenset()) for rule in rules if isinstance(rule, Rule) for plan in _emits(rule)]
+    nothing_said: frozenset[str] = frozenset()
+    said = _Filters(
+        [(topic.mqtt, frozenset(names)) for topic, names in zip(stored, fields, strict=True)]
+        + [(topic, nothing_said) for topic in _derived(rules)]
+    )
     found = []
     for rule in rules:
         for sources, names in _read_from(rule):
-            reaching = [has for topic, has in said if any(overlap(topic, source) for source in sources)]
+            reaching = [holds for source in sources for holds in said.of(source)]
             if not reaching or not all(reaching):
                 continue
             known, where = sorted(frozenset().union(*reaching)), ", ".join(sources)
@@ -151,24 +152,30 @@ def recipients(rules: Iterable[Rule], thermostats: Iterable[Thermostat]) -> dict
     return found
 
 
-class _Listeners:
-    """Which rules listen to something that a pattern may name, without asking each rule about each pattern."""
+class _Filters(Generic[T]):
+    """What stands behind filters, found by another filter, without asking each about each."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        self._exact: dict[str, list[Rule]] = {}
-        self._wild: list[tuple[str, Rule]] = []
-        for rule in rules:
-            for source in rule.sources:
-                if {"+", "#"} & set(source.levels):
-                    self._wild.append((source.mqtt, rule))
-                else:
-                    self._exact.setdefault(source.mqtt, []).append(rule)
+    def __init__(self, filters: Iterable[tuple[str, T]]) -> None:
+        self._exact: dict[str, list[T]] = {}
+        self._wild: list[tuple[str, T]] = []
+        for pattern, behind in filters:
+            if _is_wild(pattern):
+                self._wild.append((pattern, behind))
+            else:
+                self._exact.setdefault(pattern, []).append(behind)
 
-    def of(self, topic: str) -> list[Rule]:
-        wild = [rule for pattern, rule in self._wild if overlap(pattern, topic)]
-        if "+" not in topic:
-            return wild + self._exact.get(topic, [])
-        return wild + [rule for exact, rules in self._exact.items() if overlap(exact, topic) for rule in rules]
+    def of(self, topic: str) -> list[T]:
+        """What stands behind each filter that shares a topic with this one."""
+        found = [behind for pattern, behind in self._wild if overlap(pattern, topic)]
+        if not _is_wild(topic):
+            return found + self._exact.get(topic, [])
+        return found + [
+            behind for exact, all_behind in self._exact.items() if overlap(exact, topic) for behind in all_behind
+        ]
+
+
+def _is_wild(topic: str) -> bool:
+    return not {"+", "#"}.isdisjoint(topic.split("/"))
 
 
 def _talks_to_itself(rule: Rule) -> str:
@@ -180,16 +187,16 @@ def _talks_to_itself(rule: Rule) -> str:
     return ""
 
 
-def _emitted(rule: Rule) -> list[str]:
+def _emitted(rule: Rule, *kinds: type[EmitPlan | PublishPlan]) -> list[str]:
+    """The filters of all topics on which a rule may send something of these kinds, when all goes well and when not."""
     plans: list[Plan] = [*rule.plans]
     plans += [inner for plan in rule.plans if isinstance(plan, CommandPlan) for inner in plan.otherwise]
-    return [_pattern(plan.topic) for plan in plans if isinstance(plan, EmitPlan | PublishPlan)]
+    return [_pattern(plan.topic) for plan in plans if isinstance(plan, kinds)]
 
 
-def _emits(rule: Rule) -> list[EmitPlan]:
-    plans: list[Plan] = [*rule.plans]
-    plans += [inner for plan in rule.plans if isinstance(plan, CommandPlan) for inner in plan.otherwise]
-    return [plan for plan in plans if isinstance(plan, EmitPlan)]
+def _derived(rules: Iterable[AnyRule]) -> list[str]:
+    """The filters of all events that rules make."""
+    return [topic for rule in rules if isinstance(rule, Rule) for topic in _emitted(rule, EmitPlan)]
 
 
 def _awaited(rule: AnyRule) -> Iterator[tuple[str, str]]:
