@@ -130,17 +130,7 @@ class Gateway:
         self.rulebook = Rulebook(settings, self.rules, self.dispatcher.interlock, self.journal, self.store)
         self.act = ActStage(self.dispatcher, self.store, settings.act.act_within_s)
         self.audit = AuditTrail(self.store)
-        self.runners = [
-            Runner(
-                sink,
-                build(sink, settings.gateway_id, settings.topics),
-                self.store,
-                clock=clock,
-                rng=self._rng,
-                kind=_SINK_KINDS[type(sink)],
-            )
-            for sink in settings.forward
-        ]
+        self.runners = self._build_runners()
         self._reporter = Reporter(self, clock)
         self.web = self._build_web()
         self._tasks: list[asyncio.Task[None]] = []
@@ -168,6 +158,20 @@ class Gateway:
             will=will_of(settings.gateway_id),
             remember=settings.data_dir / "subscriptions.json",
         )
+
+    def _build_runners(self) -> list[Runner]:
+        settings = self.settings
+        return [
+            Runner(
+                sink,
+                build(sink, settings.gateway_id, settings.topics),
+                self.store,
+                clock=self._clock,
+                rng=self._rng,
+                kind=_SINK_KINDS[type(sink)],
+            )
+            for sink in settings.forward
+        ]
 
     def _build_web(self) -> WebServer | None:
         if self.settings.http is None:

@@ -131,9 +131,7 @@ class Gathering:
             planned = self._exchange.plan(turn, self._mono_s())
             if self._take_in(turn):
                 entries += self._bound(planned + _taken(turn))
-        if self._keeper is None:
-            entries = []
-        elif entries:
+        if entries and self._keeper is not None:
             self._keeper.append(entries)
         if not turn.topics:
             self._settle_later(turn)

@@ -52,24 +52,22 @@ class Taker(msgspec.Struct, array_like=True, frozen=True):
     identifiers: tuple[int, ...]
 
 
-class Began(msgspec.Struct, array_like=True, frozen=True, tag=1):
+class _Arrival(msgspec.Struct, array_like=True, frozen=True):
+    """What a client says of itself when it connects."""
+
+    client_id: str
+    version: int
+    expiry_s: float
+    will: Will | None
+    keepalive_s: int
+
+
+class Began(_Arrival, frozen=True, tag=1):
     """A client is here with a new session; one that it had before is gone."""
 
-    client_id: str
-    version: int
-    expiry_s: float
-    will: Will | None
-    keepalive_s: int
 
-
-class Came(msgspec.Struct, array_like=True, frozen=True, tag=2):
+class Came(_Arrival, frozen=True, tag=2):
     """A client is here again."""
-
-    client_id: str
-    version: int
-    expiry_s: float
-    will: Will | None
-    keepalive_s: int
 
 
 class Left(msgspec.Struct, array_like=True, frozen=True, tag=3):

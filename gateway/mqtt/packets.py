@@ -62,8 +62,6 @@ class Reason(IntEnum):
     BAD_ALIAS = 0x94
     PACKET_TOO_LARGE = 0x95
     QUOTA_EXCEEDED = 0x97
-    QOS_NOT_SUPPORTED = 0x9B
-    SHARED_NOT_SUPPORTED = 0x9E
 
 
 class Will(NamedTuple):

@@ -179,10 +179,11 @@ class Session:
         self.planned[number] = Held(message, qos, retain, identifiers, number)
         return number
 
-    def deliver_planned(self, number: int, now_s: float) -> bool:
-        """A planned message is on disk. Returns whether it was sent or queued."""
+    def deliver_planned(self, number: int, now_s: float) -> None:
+        """A planned message is on disk: send it, or keep it for later. Nothing if the session has ended since."""
         held = self.planned.pop(number, None)
-        return held is not None and self._deliver(held, now_s)
+        if held is not None:
+            self._deliver(held, now_s)
 
     def deliver(self, message: Message, qos: int, identifiers: tuple[int, ...], now_s: float, *, retain: bool) -> bool:
         """Send a message, or keep it for later.

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.mqtt.passing import Route
+from gateway.mqtt.passing import routes_among
 from gateway.mqtt.topics import SHARED_PREFIX, filter_problem
 
 if TYPE_CHECKING:
     from gateway.mqtt.packets import Subscription
+    from gateway.mqtt.passing import Route
     from gateway.mqtt.session import Session
 
 
@@ -27,7 +28,9 @@ class Shared(NamedTuple):
 
 
 def split_shared(text: str) -> Shared | None:
-    """The parts of what begins with `$share/`; None if it is none as it should be [MQTT-4.8.2-1, -2]."""
+    """The parts of a shared subscription; None if it is none, or not as it should be [MQTT-4.8.2-1, -2]."""
+    if not text.startswith(SHARED_PREFIX):
+        return None
     name, _, mqtt_filter = text.removeprefix(SHARED_PREFIX).partition("/")
     if not name or not {"+", "#"}.isdisjoint(name) or filter_problem(mqtt_filter):
         return None
@@ -58,9 +61,8 @@ class Group:
         by_turns = members[self._next :] + members[: self._next]
         chosen = min(by_turns, key=_reluctance)  # the first of the least reluctant
         self._next = members.index(chosen) + 1
-        subscription = self.members[chosen]
-        identifiers = (subscription.identifier,) if subscription.identifier else ()
-        return Route(chosen, subscription.qos, subscription.as_published, no_local=False, identifiers=identifiers)
+        (route,) = routes_among([(chosen, self.members[chosen])])
+        return route
 
 
 def _reluctance(session: Session) -> int:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeAlias
 from gateway.mqtt.passing import Route, routes_among
 from gateway.mqtt.routing import SubscriptionTree
 from gateway.mqtt.shared import Group, split_shared
-from gateway.mqtt.topics import SHARED_PREFIX
 
 if TYPE_CHECKING:
     from gateway.mqtt.packets import Subscription
@@ -44,7 +43,7 @@ class Subscriptions:
     def add(self, session: Session, text: str, wanted: Subscription) -> None:
         """Put in what a session subscribes to, which is valid, or replace how it wants it."""
         self._ways.clear()
-        shared = split_shared(text) if text.startswith(SHARED_PREFIX) else None
+        shared = split_shared(text)
         if shared is None:
             self._tree.add(text, session, wanted)
             return
