@@ -76,6 +76,8 @@ class Exchange:
         self.tally = Tally()
         self.sessions: dict[str, Session] = {}
         self._away: dict[str, Session] = {}
+        self._kept = 0
+        """Sessions that are to outlive the gateway: without any, a turn need not be looked through for them."""
         self._subscriptions = Subscriptions()
         self._retained = RetainedStore(limits.retained, limits.retained_bytes, self.tally)
         self._wills: list[Will] = []
@@ -136,6 +138,7 @@ class Exchange:
         if session is None:
             session = self.sessions[client_id] = Session(client_id, self.limits.queued, self.tally, self.notes)
             session.is_kept = self.keeps and expiry_s > 0
+            self._kept += session.is_kept
         self._away.pop(client_id, None)
         session.expiry_s = expiry_s
         # A will that was only waiting for its delay is not sent if the client is back in time [MQTT-3.1.3-9].
@@ -202,11 +205,13 @@ class Exchange:
         session.planned.clear()
         if session.is_kept:
             session.is_kept = False
+            self._kept -= 1
             self.notes.note(Ended(session.client_id))
 
     def adopt(self, session: Session, subscriptions: dict[str, Subscription]) -> None:
         """Take in a session that was kept; its client is away."""
         self.sessions[session.client_id] = self._away[session.client_id] = session
+        self._kept += 1
         for mqtt_filter, subscription in subscriptions.items():
             self._subscriptions.add(session, mqtt_filter, subscription)
             session.subscriptions[mqtt_filter] = subscription
@@ -261,12 +266,13 @@ class Exchange:
     def plan(self, turn: Turn, now_s: float) -> list[Entry]:
         """What must be on disk of a turn before any of it is acknowledged: for whom its messages are."""
         turn.at_s = now_s
-        if not self.keeps or not (self._subscriptions or turn.retained):
+        if not self.keeps:
             return []
         entries: list[Entry] = []
         retained = set(turn.retained)
-        for index, topic in enumerate(turn.topics):
-            ways = self._subscriptions.ways(topic)
+        indexes = range(len(turn.topics)) if self._kept and self._subscriptions else turn.retained
+        for index in indexes:
+            ways = self._subscriptions.ways(turn.topics[index])
             is_for_kept = turn.flags[index] & QOS_MASK and any(
                 isinstance(way, Group) or way.session.is_kept for way in ways
             )
