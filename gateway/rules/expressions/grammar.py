@@ -43,6 +43,7 @@ from gateway.rules.expressions.references import (
     VariableReference,
     WindowReference,
 )
+from gateway.rules.expressions.refusals import MISTAKES, PYTHON_WORDS, REFUSED
 from gateway.rules.expressions.windows import AGGREGATES
 
 if TYPE_CHECKING:
@@ -71,7 +72,6 @@ class ExpressionError(GatewayError):
 _ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Mod: "%"}
 _COMPARE = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
-_PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 
 _LOOKUPS = frozenset({"device", "latest"})
 _DURATION = re.compile(
@@ -80,31 +80,6 @@ _DURATION = re.compile(
 """Durations, and quoted texts so that what looks like one in them is passed over."""
 
 _WANTS_NUMBERS = frozenset({"abs", "min", "max", "round", "floor", "ceil", "clamp"})
-
-_REFUSED = {
-    ast.Lambda: "functions cannot be defined in an expression",
-    ast.JoinedStr: "f-strings are not part of the language",
-    ast.NamedExpr: "`:=` is not part of the language",
-    ast.ListComp: "comprehensions are not part of the language",
-    ast.SetComp: "comprehensions are not part of the language",
-    ast.DictComp: "comprehensions are not part of the language",
-    ast.GeneratorExp: "comprehensions are not part of the language",
-    ast.List: "a list may only stand after `in`",
-    ast.Tuple: "a list may only stand after `in`, in square brackets",
-    ast.Set: "write the list after `in` in square brackets",
-    ast.Dict: "mappings are not part of the language",
-    ast.Await: "`await` is not part of the language",
-    ast.Yield: "`yield` is not part of the language",
-    ast.YieldFrom: "`yield` is not part of the language",
-    ast.Starred: "`*` may not unpack",
-}
-
-_MISTAKES = (
-    (re.compile(r"(?<![=!<>])=(?!=)"), "`=` assigns nothing here: compare with `==`"),
-    (re.compile(r"&&"), "write `and` for `&&`"),
-    (re.compile(r"\|\|"), "write `or` for `||`"),
-    (re.compile(r"!(?!=)"), "write `not` for `!`"),
-)
 
 
 def parse(source: str, captures: Collection[str] = (), references: dict[str, Reference] | None = None) -> Node:
@@ -174,7 +149,7 @@ class _Reader:
 
     def _syntax(self, error: SyntaxError) -> ExpressionError:
         bare = _without_texts(self._line)
-        for pattern, advice in _MISTAKES:
+        for pattern, advice in MISTAKES:
             if found := pattern.search(bare):
                 return ExpressionError(advice, found.start() + 1)
         length = len(self._line.strip())
@@ -219,7 +194,7 @@ class _Reader:
             case ast.BinOp(op=ast.Pow()):
                 raise self._refuse(node, "`**` is not part of the language: multiply")
             case _:
-                raise self._refuse(node, _REFUSED.get(type(node), "this is not part of the language"))
+                raise self._refuse(node, REFUSED.get(type(node), "this is not part of the language"))
 
     def _wants(self, node: ast.expr, kind: str, where: str) -> Node:
         inner = self.read(node)
@@ -230,7 +205,7 @@ class _Reader:
     def _literal(self, node: ast.Constant) -> Literal:
         value = node.value
         if value is True or value is False or value is None:
-            raise self._refuse(node, f"write `{_PYTHON_WORDS[str(value)]}`")
+            raise self._refuse(node, f"write `{PYTHON_WORDS[str(value)]}`")
         if isinstance(value, int):
             if value > _MAX_INTEGER:
                 raise self._refuse(node, "a whole number has at most 63 bits")
@@ -256,7 +231,7 @@ class _Reader:
             elif isinstance(inner, ast.Subscript):
                 steps.append(self._index(inner.slice))
                 inner = inner.value
-            elif isinstance(inner, ast.Call) and _is_field_call(inner):
+            elif isinstance(inner, ast.Call) and _name_of(inner) == "field":
                 return Field((self._quoted(inner), *reversed(steps)), captured=False)
             elif isinstance(inner, ast.Call) and _name_of(inner) in _LOOKUPS:
                 return self._refer(node, self._lookup(inner, self._text(node), tuple(reversed(steps))))
@@ -330,7 +305,7 @@ class _Reader:
         return tuple(option for option in options if isinstance(option, Literal))
 
     def _call(self, node: ast.Call) -> Node:
-        if _is_field_call(node):
+        if _name_of(node) == "field":
             return Field((self._quoted(node),), captured=False)
         name = _name_of(node)
         if name in AGGREGATES and (name not in FUNCTIONS or self._is_window(node)):
@@ -423,7 +398,3 @@ def _name_of(node: ast.Call) -> str:
 def _without_texts(line: str) -> str:
     """The line with its quoted parts blanked, so that columns stay."""
     return re.sub(r"'[^']*'|\"[^\"]*\"", lambda quoted: " " * len(quoted[0]), line)
-
-
-def _is_field_call(node: ast.Call) -> bool:
-    return isinstance(node.func, ast.Name) and node.func.id == "field"
