@@ -346,6 +346,23 @@ class Marker(msgspec.Struct, frozen=True, tag="marker"):
     """Rule id to fingerprint: what decides from here on."""
 
 
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
+    """Something that a client of the listener wanted and was not given."""
+
+    action: str
+    """`connect`, `publish` or `subscribe`."""
+    host: str
+    client_id: str = ""
+    user: str = ""
+    subject: str = ""
+    """The topic or filter."""
+    code: int = 0
+    """The reason code of MQTT 5.0."""
+    detail: str
+    count: int = 1
+    """How often, since the record before this one."""
+
+
 class ActuatorLimits(NamedTuple):
     """What the interlock holds an actuator to, whatever rules say. Durations in seconds; None: no such limit."""
 

@@ -32,6 +32,7 @@ from gateway.app.audit import AuditTrail
 from gateway.app.clients import Clients
 from gateway.app.journal import Journal, records_of
 from gateway.app.presence import Presence, will_of
+from gateway.app.refusals import Refusals
 from gateway.app.report import Reporter
 from gateway.app.rulebook import Rulebook
 from gateway.config.settings import (
@@ -109,6 +110,7 @@ class Gateway:
         self.journal = Journal(self.store.events)
         self.ingest = Ingest(settings.topics, self.store.events, self.store.dead_letters, self.store.committer)
         self.clients = Clients(self.store)
+        self.refusals = Refusals(self.store.events)
         self.listener = self._build_listener()
         self.broker = self._build_broker()
         self.presence = Presence(
@@ -139,7 +141,7 @@ class Gateway:
     def _build_listener(self) -> Listener | None:
         if self.settings.listen is None:
             return None
-        return Listener(self.settings.listen, self.ingest.accept, self._mono_s, self.clients)
+        return Listener(self.settings.listen, self.ingest.accept, self._mono_s, self.clients, self.refusals.note)
 
     def _build_broker(self) -> BrokerClient | None:
         if self.settings.connect is None:
@@ -224,6 +226,7 @@ class Gateway:
         self._spawn(self.act.keep_cursor(), "act.cursor", self._stage_tasks)
         self._spawn(self.audit.run(), "audit", self._stage_tasks)
         self._spawn(self.clients.run(), "clients", self._stage_tasks)
+        self._spawn(self.refusals.run(), "refusals", self._tasks)
         self._spawn(self.notifier.run(), "notify", self._tasks)
         if (max_age_s := self.settings.log.max_age_s) is not None:
             self._spawn(self._expire(min(_EXPIRE_EVERY_S, max_age_s / 16)), "expire", self._tasks)
@@ -350,6 +353,7 @@ class Gateway:
     async def _save(self) -> None:
         if not self._caught_up or self.store.committer.failure is not None:
             return
+        self.refusals.flush()
         refused = None
         for save in (self.act.commit, self.audit.save, self.rules.save):  # the largest last: a full disk may refuse it
             try:

@@ -114,7 +114,8 @@ class Reporter:
             received=stats.received_total,
             sent=stats.delivered_total,
             dropped=sum(stats.dropped_total.values()),
-            refused=stats.refused_total,
+            refused=dict(stats.refused_total),
+            throttled=stats.throttled_total,
             unsettled_bytes=stats.unsettled_bytes,
         )
 

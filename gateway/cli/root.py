@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import check, demo, dlq, log, rules, run, status
+from gateway.cli import check, demo, dlq, log, password, rules, run, status
 from gateway.errors import ConfigError, GatewayError
 
 FOUND_SOMETHING = 1
@@ -34,6 +34,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("status")(status.status)
+app.command("password")(password.password)
 app.add_typer(log.app, name="log")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(rules.app, name="rules")

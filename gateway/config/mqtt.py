@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.config.access import read_permissions, read_users
 from gateway.config.document import Scalar
 from gateway.config.section import Section
-from gateway.config.settings import KIB, ConnectSettings, Credentials, ListenSettings
+from gateway.config.settings import KIB, ConnectSettings, ListenSettings
 from gateway.config.tls import read_tls
 from gateway.config.values import (
     LONGEST_EXPIRY_S,
@@ -25,8 +26,6 @@ from gateway.config.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gateway.config.document import Mark
 
 _SMALLEST_PACKET_BYTES = KIB
@@ -63,14 +62,27 @@ def _read_listen(context: Context, mqtt: Section) -> ListenSettings | None:
         most_bytes=_LARGEST_PACKET_BYTES,
     )
     assert max_packet_bytes is not None, "a default was given"
+    tls = read_tls(context, below, wanted=is_secure, is_server=True, mark=mark)
+    users = tuple(read_users(context, below))
+    has_certificates = tls is not None and tls.ca is not None
+    below.node("permissions")  # a known key, also where it is absent
+    permissions = (
+        read_permissions(below, users, has_certificates=has_certificates) if below.has("permissions") else None
+    )
     listen = ListenSettings(
         host=address.host if address else default.host,
         port=address.port if address else default.port,
-        tls=read_tls(context, below, wanted=is_secure, is_server=True, mark=mark),
-        users=tuple(_read_users(context, below)),
+        tls=tls,
+        users=users,
+        permissions=permissions,
         max_packet_bytes=max_packet_bytes,
         max_connections=below.integer("max_connections", default.max_connections, least=1) or 1,
         max_queued_messages=below.integer("max_queued_messages", default.max_queued_messages, least=1) or 1,
+        max_queued_bytes=below.size_bytes("max_queued", default.max_queued_bytes, least_bytes=KIB) or KIB,
+        max_subscriptions=below.integer("max_subscriptions", default.max_subscriptions, least=1) or 1,
+        max_in_flight=below.integer("max_in_flight", default.max_in_flight, least=1, most=default.max_in_flight) or 1,
+        max_messages_per_s=below.integer("max_messages_per_s", least=1),
+        max_bytes_per_s=below.size_bytes("max_bytes_per_s", least_bytes=KIB),
         max_unsettled_bytes=below.size_bytes(
             "max_unsettled",
             max(default.max_unsettled_bytes, max_packet_bytes),
@@ -95,28 +107,11 @@ def _read_listen(context: Context, mqtt: Section) -> ListenSettings | None:
 def _warn_of_open_doors(context: Context, listen: ListenSettings, address: Address, mark: Mark) -> None:
     if address.is_local_only():
         return
-    if not listen.users:
+    has_certificates = listen.tls is not None and listen.tls.ca is not None and listen.tls.are_clients_certified
+    if not listen.users and not has_certificates:
         context.warnings.add(mark, "whoever reaches this port may publish and subscribe; set `users`")
-    elif listen.tls is None:
+    elif listen.users and listen.tls is None:
         context.warnings.add(mark, "passwords of devices cross the network readable; use mqtts://")
-
-
-def _read_users(context: Context, section: Section) -> Iterator[Credentials]:
-    seen: set[str] = set()
-    for node in section.each("users"):
-        user = Section(node, section.problems, node.mark)
-        name = user.text("username", required=True)
-        if name in seen:
-            section.problems.add(user.at("username"), f"the user `{user.shown('username')}` stands twice")
-        seen.add(name)
-        password = context.secret(user, "password")
-        if name and not user.has("password") and not user.has("password_file"):
-            problem = f"the user `{user.shown('username')}` has no password; set `password` or `password_file`"
-            section.problems.add(node.mark, problem)
-        elif user.text("password") == "" and user.has("password") and not password:
-            section.problems.add(user.at("password"), "`password` is empty")
-        user.done()
-        yield Credentials(username=name, password=password)
 
 
 def _read_connect(context: Context, mqtt: Section) -> ConnectSettings | None:

@@ -28,6 +28,10 @@ class TlsSettings:
     """Own certificate chain (PEM). Required to listen."""
     key: Path | None = None
     """Own private key (PEM). None: it stands in `certificate`."""
+    crl: Path | None = None
+    """Certificates of clients that are revoked (PEM)."""
+    are_clients_certified: bool = True
+    """Whether a client must show a certificate that leads to `ca`; otherwise it may."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +43,28 @@ class Credentials:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class User:
+    """Who may connect to the listener with a password."""
+
+    username: str
+    password: str = field(default="", repr=False)
+    password_hash: str = field(default="", repr=False)
+    """argon2id, in place of the password."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Permission:
+    """One entry of `mqtt.listen.permissions`: what some users may do."""
+
+    users: tuple[str, ...] = ()
+    """Names, or patterns with `*`; empty: everybody."""
+    publish: tuple[str, ...] = ()
+    """Topics that they may publish to: filters, in which `{device}` and `{client_id}` stand for their own."""
+    subscribe: tuple[str, ...] = ()
+    """Filters that cover those which they may subscribe to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ListenSettings:
     """`mqtt.listen`: the gateway's own listener."""
 
@@ -46,13 +72,24 @@ class ListenSettings:
     port: int = 1883
     """0 takes a free one (tests)."""
     tls: TlsSettings | None = None
-    users: tuple[Credentials, ...] = ()
+    users: tuple[User, ...] = ()
     """Empty: anyone who reaches the port may connect."""
+    permissions: tuple[Permission, ...] | None = None
+    """None: everything is permitted."""
     max_packet_bytes: int = MIB
     """A larger packet closes the connection (5.0: announced, 0x95). Payload limits are ingest's own, and gentler."""
     max_connections: int = 10_000
     max_queued_messages: int = 1_000
     """Per session, waiting for a subscriber that is away or slow. Further ones are dropped and counted."""
+    max_queued_bytes: int = 16 * MIB
+    """The same, of topics and payloads."""
+    max_subscriptions: int = 1_000
+    """Per session."""
+    max_in_flight: int = 65_535
+    """Per client: QoS 1 and 2 messages from it that are not answered yet."""
+    max_messages_per_s: int | None = None
+    """Per client. Who sends faster is read more slowly."""
+    max_bytes_per_s: int | None = None
     max_unsettled_bytes: int = 16 * MIB
     """Received and not yet on disk. Beyond it no socket is read until the disk has caught up."""
     session_expiry_max_s: int = 7 * 86_400

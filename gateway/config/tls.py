@@ -36,16 +36,25 @@ def read_tls(context: Context, section: Section, *, wanted: bool, is_server: boo
         return TlsSettings() if wanted else None
     if not wanted:
         section.problems.add(below.mark, "`tls` is set, but the address is not mqtts://")
+    clients = below.choice("clients", ("required", "optional"), "required") if is_server else None
     tls = TlsSettings(
         ca=context.file(below, "ca"),
         certificate=context.file(below, "certificate"),
         key=context.file(below, "key", is_secret=True),
+        crl=context.file(below, "crl") if is_server else None,
+        are_clients_certified=clients != "optional",
     )
+    if tls.ca is None and not below.has("ca"):
+        for key in ("crl", "clients"):
+            if is_server and below.has(key):
+                section.problems.add(below.at(key), f"`{key}` is about certificates of clients, which need `ca`")
     if not below.has("certificate") and (is_server or below.has("key")):
         section.problems.add(below.mark, "`certificate` is missing")
     below.done()
     if tls.ca is not None:
         _check_anchors(tls.ca, below)
+    if tls.crl is not None and b"-----BEGIN X509 CRL-----" not in tls.crl.read_bytes():
+        below.problems.add(below.at("crl"), f"{cut_path(tls.crl)} holds no list of revoked certificates (PEM)")
     if tls.certificate is not None and (tls.key is not None or not below.has("key")):
         _check_pair(tls.certificate, tls.key, below)
     return tls

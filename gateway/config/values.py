@@ -110,7 +110,7 @@ class Context:
             self.warnings.add(mark, f"anyone on this machine can read {cut_path(path)}; chmod o-r it")
         return path
 
-    def secret(self, section: Section, key: str) -> str:
+    def secret(self, section: Section, key: str, *, may_stand_here: bool = False) -> str:
         """A secret: `key: ${NAME}`, or `key_file: path` (as systemd's LoadCredential gives). Inline ones are noted."""
         node = section.node(key)
         text = section.text(key)
@@ -119,7 +119,7 @@ class Context:
             if node is not None:
                 section.problems.add(section.at(key), f"`{key}` and `{key}_file` exclude each other")
             return _read_secret(path, section, f"{key}_file") if path is not None else ""
-        if text and not has_reference(node):
+        if text and not may_stand_here and not has_reference(node):
             self.warnings.add(
                 section.at(key), f"`{key}` stands in the file; better: {key}: ${{NAME}} or {key}_file: PATH"
             )

@@ -39,7 +39,7 @@ from gateway.mqtt.topics import topic_problem
 from gateway.mqtt.wire import Body, encode_varint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
 PINGRESP = b"\xd0\x00"
 MAX_FILTERS = 1_000
@@ -278,14 +278,25 @@ def encode_publish(
     return b"%c%b%b%b" % (first, encode_varint(size_bytes), head, payload)
 
 
-def encode_pubacks(mids: Iterable[bytes]) -> bytes:
-    """Acknowledge many QoS 1 messages at once, in the order given; in 5.0 the short form means success."""
-    return b"\x40\x02" + b"\x40\x02".join(mids)
+def encode_pubacks(mids: Sequence[bytes]) -> bytes:
+    """Acknowledge many QoS 1 messages at once, in the order given.
+
+    Args:
+        mids: packet ids of two bytes; in 5.0 one that was refused has a third, the reason.
+    """
+    return _encode_answers(b"\x40\x02", b"\x40\x03", mids)
 
 
-def encode_pubrecs(mids: Iterable[bytes]) -> bytes:
-    """The first answer to many QoS 2 messages at once, in the order given."""
-    return b"\x50\x02" + b"\x50\x02".join(mids)
+def encode_pubrecs(mids: Sequence[bytes]) -> bytes:
+    """The first answer to many QoS 2 messages at once, in the order given; see `encode_pubacks`."""
+    return _encode_answers(b"\x50\x02", b"\x50\x03", mids)
+
+
+def _encode_answers(head: bytes, head_of_refusal: bytes, mids: Sequence[bytes]) -> bytes:
+    data = head + head.join(mids)
+    if len(data) == 4 * len(mids):
+        return data  # the short form, which means success
+    return b"".join((head if len(mid) == 2 else head_of_refusal) + mid for mid in mids)
 
 
 def encode_pubrel(version: int, mid: int, reason: int = Reason.SUCCESS) -> bytes:
@@ -316,9 +327,11 @@ def encode_unsuback(version: int, mid: int, reasons: Sequence[int]) -> bytes:
     return _packet(0xB0, mid.to_bytes(2, "big") + b"\0" + bytes(reasons))
 
 
-def encode_disconnect(reason: int) -> bytes:
+def encode_disconnect(reason: int, said: Properties = NO_PROPERTIES) -> bytes:
     """Why the server closes. 5.0 only."""
-    return b"\xe0\x01" + bytes((reason,))
+    if not said:
+        return b"\xe0\x01" + bytes((reason,))
+    return _packet(0xE0, bytes((reason,)) + encode_properties(said))
 
 
 def _packet(first: int, body: bytes) -> bytes:

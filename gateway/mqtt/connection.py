@@ -17,13 +17,17 @@ import socket
 from typing import TYPE_CHECKING, cast
 
 from gateway.errors import ProtocolError
-from gateway.mqtt.conversation import Conversation, RefusedError
+from gateway.mqtt.access import Peer
+from gateway.mqtt.admission import RefusedError
+from gateway.mqtt.conversation import Conversation
 from gateway.mqtt.packets import V311, Reason
-from gateway.mqtt.turn import learn, scan
+from gateway.mqtt.turn import scan
 from gateway.mqtt.wire import Body, NeedMore, frame_at
 from gateway.observe import events
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.mqtt.listener import Listener
 
 HIGH_WATER_BYTES = 256 * 1024
@@ -59,9 +63,10 @@ class Connection(asyncio.Protocol):
         self.since_s = now_s
         self.abort_s: float | None = None
         """When a closed connection is given up; None while open."""
-        self.conversation = Conversation(
-            listener.exchange, listener.access, listener.terms, self, listener.spare_client_id(), now_s
-        )
+        self._throttle = listener.throttle()
+        self._is_throttled = False
+        self.conversation: Conversation
+        """From `connection_made` on."""
 
     # Called by the loop.
 
@@ -69,6 +74,9 @@ class Connection(asyncio.Protocol):
         """The socket is open (and TLS agreed)."""
         self._transport = cast("asyncio.Transport", transport)
         self.peer = _address(transport.get_extra_info("peername"))
+        self.conversation = Conversation(
+            self._listener.house, self, Peer(self.peer, _certified(transport)), self.go_on, self.since_s
+        )
         if not self._listener.join(self):
             self._is_closed = True
             self._transport.abort()
@@ -84,14 +92,19 @@ class Connection(asyncio.Protocol):
         """Bytes came in."""
         if self._is_closed:
             return
+        if self.conversation.is_pending:  # they were on their way already
+            self._tail += data
+            return
+        self._guarded(self._take, data)
+
+    def _guarded(self, take: Callable[[bytes], None], data: bytes) -> None:
         try:
-            self._take(data)
-        except RefusedError as error:
-            self._listener.refused(self.peer, error)
-            self.close()
+            take(data)
+        except RefusedError:
+            self.close()  # it has been told, and so has everybody else
         except ProtocolError as error:
             events.protocol_broken(self.peer, code=f"0x{error.reason_code:02x}", detail=str(error))
-            self.cut(error.reason_code)
+            self.cut(error.reason_code, str(error))
         except Exception as error:  # noqa: BLE001 - one client must not disturb another, whatever it found
             events.task_failed("mqtt.connection", error)
             self.cut(Reason.UNSPECIFIED)
@@ -139,9 +152,9 @@ class Connection(asyncio.Protocol):
             events.protocol_broken(self.peer, code="not_reading", detail="the peer does not read what it is sent")
             self.abort()
 
-    def cut(self, reason: int) -> None:
+    def cut(self, reason: int, why: str = "") -> None:
         """Close, telling a 5.0 client why."""
-        self.close(self.conversation.farewell(reason))
+        self.close(self.conversation.farewell(reason, why))
 
     def close(self, farewell: bytes = b"") -> None:
         """Send what has gathered and a last packet, then close."""
@@ -170,9 +183,34 @@ class Connection(asyncio.Protocol):
 
     def resume_reading(self) -> None:
         """Read again; the time during which nobody listened does not count against the peer."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and not self._transport.is_closing() and not self._is_held:
             self.conversation.grace(self._listener.now_s())
             self._transport.resume_reading()
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether this peer alone is not to be read, for the time being."""
+        return self._is_throttled or self.conversation.is_pending or self.conversation.is_crowded
+
+    def go_on(self) -> None:
+        """What held this peer back may be over."""
+        if not self._is_closed:
+            self._guarded(self._go_on, b"")
+
+    def _go_on(self, _: bytes) -> None:
+        conversation = self.conversation
+        if conversation.session is None and not conversation.is_pending:
+            conversation.proceed(self._listener.now_s())
+            tail = bytes(self._tail)
+            self._tail.clear()
+            if tail:
+                self._take(tail)
+        if not self._is_held and not self._listener.is_deaf:
+            self.resume_reading()
+
+    def _unthrottle(self) -> None:
+        self._is_throttled = False
+        self.go_on()
 
     def check(self, now_s: float) -> None:
         """Give up on a peer that is silent for too long, or that does not let itself be closed."""
@@ -181,7 +219,7 @@ class Connection(asyncio.Protocol):
                 self.abort()
             return
         deadline_s = self.conversation.deadline_s
-        if deadline_s is not None and deadline_s <= now_s:
+        if deadline_s is not None and deadline_s <= now_s and not self._is_held:
             self.cut(Reason.KEEP_ALIVE_TIMEOUT)
 
     # Reading.
@@ -196,6 +234,7 @@ class Connection(asyncio.Protocol):
             self._tail.clear()
         conversation = self.conversation
         turn = self._gathering.turn
+        size_bytes = len(data)
         before = len(turn.topics)
         mids = turn.pubacks.get(conversation) or []
         recs = turn.pubrecs.get(conversation) or []
@@ -210,13 +249,20 @@ class Connection(asyncio.Protocol):
                 turn.pubacks[conversation] = mids
             if recs:
                 turn.pubrecs[conversation] = recs
-            if len(turn.topics) > before or recs:
-                self._gathering.gathered(len(data))
             added = len(mids) + len(recs) - answers
+            if len(turn.topics) > before or added:
+                self._gathering.gathered(len(data))
         if position < len(data):
             self._tail += data[position:]
         if added:
             conversation.count(added)
+        if self._throttle is not None:
+            wait_s = self._throttle.take(max(len(turn.topics) - before, added), size_bytes, self._listener.now_s())
+            if wait_s and not self._is_throttled:
+                self._is_throttled = True
+                self._listener.throttled(wait_s, self._unthrottle)
+        if self._is_held:
+            self.pause_reading()
 
     def _parse(self, data: bytes, mids: list[bytes], recs: list[bytes]) -> int:
         """Take every whole packet. Returns where the first incomplete one begins."""
@@ -227,10 +273,10 @@ class Connection(asyncio.Protocol):
         conversation.heard(now_s)
         position, end = 0, len(data)
         while position < end:
-            limit_bytes = listener.terms.max_packet_bytes
+            limit_bytes = listener.house.terms.max_packet_bytes
             if conversation.session is not None:
                 position = scan(
-                    data, position, limit_bytes, listener.known, turn, mids, v5=conversation.version != V311
+                    data, position, limit_bytes, conversation.known, turn, mids, v5=conversation.version != V311
                 )
                 if position == end:
                     break
@@ -243,12 +289,11 @@ class Connection(asyncio.Protocol):
                 self._wanted_bytes = frame.wanted_bytes
                 break
             packet = conversation.handle(frame.first, Body(data, frame.start, frame.stop), turn, now_s)
-            if packet is not None:
-                # `scan` left it alone perhaps only because it did not know the topic.
-                learn(listener.known, packet.topic)
-                if packet.qos:
-                    (mids if packet.qos == 1 else recs).append(packet.mid)
+            if packet is not None and packet.qos:
+                (mids if packet.qos == 1 else recs).append(packet.mid)
             position = frame.stop
+            if conversation.is_pending:
+                break
             if conversation.is_over:
                 self.close()
                 return end
@@ -261,6 +306,17 @@ class Connection(asyncio.Protocol):
             self._has_ended = True
             self.conversation.end(self._listener.now_s())
             self._listener.ended()
+
+
+def _certified(transport: asyncio.BaseTransport) -> str:
+    """The name in the client's certificate, which the handshake has checked: its common name, or else a DNS name."""
+    tls = transport.get_extra_info("ssl_object")
+    shown = tls.getpeercert() if tls is not None else None
+    if not shown:
+        return ""
+    names = [value for part in shown.get("subject", ()) for key, value in part if key == "commonName"]
+    names += [value for kind, value in shown.get("subjectAltName", ()) if kind == "DNS"]
+    return names[0] if names else ""
 
 
 def _address(peername: object) -> str:

@@ -4,8 +4,10 @@ Packets come in one by one in the order received (plain PUBLISH packets having b
 into the outlet; messages go into the turn. How it ends is an exception for the shell: `ProtocolError` (tell the client,
 then close), `RefusedError` (it has been told by CONNACK), or `is_over` after a DISCONNECT.
 
-    waiting ──CONNECT──▶ connected ──DISCONNECT──▶ over
-       └───anything else───┴── violation ──▶ ProtocolError
+    waiting ──CONNECT──▶ pending ──judged──▶ connected ──DISCONNECT──▶ over
+       └───anything else─────┴── violation ──────┴──▶ ProtocolError
+
+How a CONNECT is judged is in `admission`; what may be done then, in `permissions`.
 
 Invariants:
 - Nothing but CONNECT is looked at before CONNECT, and CONNECT only once [MQTT-3.1.0-1, -2].
@@ -15,13 +17,14 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from gateway.errors import ProtocolError
+from gateway.mqtt.access import Refusal
+from gateway.mqtt.admission import MAX_ALIASES, Admission
 from gateway.mqtt.codec import (
     PINGRESP,
     decode,
-    encode_connack,
     encode_disconnect,
     encode_pubacks,
     encode_pubcomp,
@@ -34,45 +37,36 @@ from gateway.mqtt.packets import (
     V5,
     V311,
     Ack,
-    Connect,
     Disconnect,
     PacketType,
     Ping,
-    Properties,
     Publish,
     Reason,
     Subscribe,
+    Subscription,
     Unsubscribe,
 )
 from gateway.mqtt.properties import Property
-from gateway.mqtt.session import DEFAULT_WINDOW, Outlet, Session
 from gateway.mqtt.topics import SHARED_PREFIX
+from gateway.mqtt.turn import learn
 
 if TYPE_CHECKING:
-    from gateway.mqtt.access import Access
-    from gateway.mqtt.exchange import Exchange
+    from collections.abc import Callable
+
+    from gateway.mqtt.access import Peer
+    from gateway.mqtt.admission import House
+    from gateway.mqtt.permissions import Grant
+    from gateway.mqtt.session import Outlet, Session
     from gateway.mqtt.turn import Turn
     from gateway.mqtt.wire import Body
 
-MAX_ALIASES = 32
-"""Topic aliases that a client may define, announced as Topic Alias Maximum; and that it is sent at most."""
-MAX_CLIENT_ID = 1_024
-MAX_KEEPALIVE_S = 3_600
-"""A 5.0 client that asks for more, or for none, is told this; a 3.1.1 client cannot be told and gets what it asked."""
-RECEIVE_MAXIMUM = 65_535
-"""The protocol's own default, so it need not be announced: what protects memory is `max_unsettled_bytes`."""
-
-
-class Terms(NamedTuple):
-    """What one listener grants its clients."""
-
-    max_packet_bytes: int
-    session_expiry_max_s: int
-    connect_timeout_s: float
-
-
-class RefusedError(ProtocolError):
-    """A CONNECT was answered with a refusal, which is already in the outlet."""
+_SENTENCE_CHARACTERS = 100
+_SENTENCE_BYTES = 512
+"""A client that takes no packet of this size is not sent sentences [MQTT-3.14.2-3]."""
+_REFUSED: dict[int, str] = {
+    Reason.NOT_AUTHORIZED: "the filter is not permitted",
+    Reason.QUOTA_EXCEEDED: "too many subscriptions",
+}
 
 
 class Conversation:
@@ -80,49 +74,73 @@ class Conversation:
 
     __slots__ = (
         "_access",
+        "_admission",
         "_aliases",
         "_exchange",
+        "_grant",
         "_keepalive_s",
         "_outlet",
-        "_spare_client_id",
+        "_peer",
+        "_resume",
         "_terms",
         "deadline_s",
+        "is_crowded",
         "is_over",
         "keeps_will",
+        "known",
         "session",
         "unacknowledged",
-        "username",
+        "user",
         "version",
     )
 
     def __init__(
-        self, exchange: Exchange, access: Access, terms: Terms, outlet: Outlet, spare_client_id: str, now_s: float
+        self,
+        house: House,
+        outlet: Outlet,
+        peer: Peer,
+        resume: Callable[[], None],
+        now_s: float,
     ) -> None:
         """Wait for CONNECT.
 
         Args:
-            exchange: where its session lives.
-            access: who may connect.
-            terms: what is granted.
+            house: where it takes place.
             outlet: where answers go.
-            spare_client_id: its name if it brings none.
+            peer: who is there.
+            resume: called when reading may go on: a login that took time has been judged (call `proceed`), or what was
+                too much has been answered.
             now_s: monotonic.
         """
-        self._exchange = exchange
-        self._access = access
-        self._terms = terms
+        self._exchange = house.exchange
+        self._access = house.access
+        self._terms = house.terms
         self._outlet = outlet
-        self._spare_client_id = spare_client_id
+        self._peer = peer
+        self._resume = resume
+        self._admission: Admission | None = Admission(house, outlet, peer)
+        self._grant: Grant | None = None
         self._aliases: dict[int, str] = {}
         self._keepalive_s = 0
+        self.known = house.known
+        """Topics that `turn.scan` may take from this client: everybody's, or its own where not all is permitted."""
         self.version = V311
         self.session: Session | None = None
-        self.username: str | None = None
+        self.user = ""
+        """The name under which it has proved itself, or the one that it gave where nobody has to."""
         self.unacknowledged = 0
         """QoS 1 and 2 messages taken in and not answered yet."""
+        self.is_crowded = False
+        """So many of them that nothing more should be read. A 5.0 client knows how many it may send; 3.1.1 has no word
+        for it."""
         self.keeps_will = True
         self.is_over = False
-        self.deadline_s: float | None = now_s + terms.connect_timeout_s
+        self.deadline_s: float | None = now_s + self._terms.connect_timeout_s
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether nothing may be handled before `proceed`."""
+        return self._admission is not None and self._admission.is_pending
 
     def heard(self, now_s: float) -> None:
         """Something came in. Only a whole CONNECT lifts the first deadline."""
@@ -139,7 +157,8 @@ class Conversation:
             now_s: monotonic.
 
         Returns:
-            The packet if it was a PUBLISH, with its alias resolved, for the caller to acknowledge with the turn.
+            The packet if it was a PUBLISH, for the caller to acknowledge with the turn. Behind the packet id of one
+            that is not permitted stands the reason, for its answer.
 
         Raises:
             ProtocolError: the connection must be closed with this reason.
@@ -175,8 +194,10 @@ class Conversation:
             ProtocolError: 0x93, if the client sends more than it may [MQTT-3.3.4-9].
         """
         self.unacknowledged += messages
-        if self.unacknowledged > RECEIVE_MAXIMUM:
-            raise ProtocolError("more unacknowledged messages than packet ids", Reason.RECEIVE_MAXIMUM_EXCEEDED)
+        if self.unacknowledged > self._terms.max_in_flight:
+            if self.version == V5:
+                raise ProtocolError("more unacknowledged messages than were granted", Reason.RECEIVE_MAXIMUM_EXCEEDED)
+            self.is_crowded = True
 
     def acknowledge(self, pubacks: list[bytes], pubrecs: list[bytes]) -> None:
         """Answer messages that are on disk now: QoS 1, then QoS 2, each in order of receipt [MQTT-4.6.0-2, -3].
@@ -190,6 +211,9 @@ class Conversation:
             self._outlet.put(encode_pubacks(pubacks))
         if pubrecs:
             self._outlet.put(encode_pubrecs(pubrecs))
+        if self.is_crowded and self.unacknowledged <= self._terms.max_in_flight // 2:
+            self.is_crowded = False
+            self._resume()
 
     def refuse(self, pubrecs: list[bytes], reason: int) -> None:
         """Messages could not be stored: close, so that the client offers them again."""
@@ -205,9 +229,12 @@ class Conversation:
         elif self.deadline_s is not None:
             self.deadline_s = now_s + self._terms.connect_timeout_s
 
-    def farewell(self, reason: int) -> bytes:
+    def farewell(self, reason: int, why: str = "") -> bytes:
         """What to send before closing: DISCONNECT for a connected 5.0 client, nothing for others."""
-        return encode_disconnect(reason) if self.session is not None and self.version == V5 else b""
+        if self.session is None or self.version != V5:
+            return b""
+        has_room = why and (self.session.max_packet_bytes or _SENTENCE_BYTES) >= _SENTENCE_BYTES
+        return encode_disconnect(reason, {Property.REASON_STRING: why[:_SENTENCE_CHARACTERS]} if has_room else {})
 
     def end(self, now_s: float) -> None:
         """The connection is gone, however that came."""
@@ -219,89 +246,43 @@ class Conversation:
     # CONNECT.
 
     def _connect(self, first: int, body: Body, now_s: float) -> None:
-        try:
-            packet = decode(first, body, V5)
-        except ProtocolError as error:
-            if error.reason_code == Reason.UNSUPPORTED_VERSION:
-                # Whoever speaks another version will at best understand the oldest form of an answer.
-                self._refuse(V311, Reason.UNSUPPORTED_VERSION, str(error))
-            raise
-        assert isinstance(packet, Connect), packet
-        self.version = self._outlet.version = packet.version
-        client_id = self._check(packet)
-        wanted = packet.properties
-        is_v5 = packet.version == V5
-        if is_v5:
-            asked_s = wanted.get(Property.SESSION_EXPIRY, 0)
+        if self._admission is None or self._admission.is_pending:
+            raise ProtocolError("a second CONNECT", Reason.PROTOCOL_ERROR)
+        if self._admission.ask(first, body, now_s, self._resume):
+            self.proceed(now_s)
         else:
-            asked_s = 0 if packet.clean else self._terms.session_expiry_max_s
-        expiry_s = min(asked_s, self._terms.session_expiry_max_s)
-        self._keepalive_s = packet.keepalive_s
-        if is_v5 and not 0 < packet.keepalive_s <= MAX_KEEPALIVE_S:
-            self._keepalive_s = MAX_KEEPALIVE_S
-        self.username = packet.username
-        session, is_present = self._exchange.attach(
-            client_id,
-            self._outlet,
-            clean=packet.clean,
-            expiry_s=expiry_s,
-            will=packet.will,
-            keepalive_s=self._keepalive_s,
-            window=min(wanted.get(Property.RECEIVE_MAXIMUM, RECEIVE_MAXIMUM), DEFAULT_WINDOW),
-            max_packet_bytes=wanted.get(Property.MAXIMUM_PACKET_SIZE),
-            max_aliases=min(wanted.get(Property.TOPIC_ALIAS_MAXIMUM, 0), MAX_ALIASES),
-        )
-        self.session = session
-        granted = self._granted(packet, client_id, asked_s, expiry_s) if is_v5 else {}
-        self._outlet.put(encode_connack(packet.version, Reason.SUCCESS, session_present=is_present, properties=granted))
+            self.deadline_s = None  # from here on it is we who take the time
+
+    def proceed(self, now_s: float) -> None:
+        """Go on with a CONNECT whose login has been judged.
+
+        Raises:
+            RefusedError: it is not let in.
+        """
+        if self._admission is None or self.is_over:
+            return
+        admitted = self._admission.proceed()
+        self._admission = None
+        self.session, self.version, self._keepalive_s, self.user, self._grant = admitted
+        if self._grant is not None:
+            self.known = {}
         self.heard(now_s)
-        session.pump(now_s)
-
-    def _check(self, packet: Connect) -> str:
-        """Refuse what cannot be served. Returns the client id, given or assigned."""
-        if Property.AUTHENTICATION_METHOD in packet.properties:
-            self._refuse(packet.version, Reason.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not offered")
-        if Property.AUTHENTICATION_DATA in packet.properties:
-            raise ProtocolError("authentication data without a method", Reason.PROTOCOL_ERROR)
-        client_id = packet.client_id or self._spare_client_id
-        if len(client_id) > MAX_CLIENT_ID or (packet.version == V311 and not packet.client_id and not packet.clean):
-            self._refuse(packet.version, Reason.BAD_CLIENT_ID, "client id")
-        reason = self._access.admit(packet.username, packet.password)
-        if reason:
-            self._refuse(packet.version, reason, "user name or password")
-        if self._exchange.is_full_for(client_id):
-            self._refuse(packet.version, Reason.QUOTA_EXCEEDED, "too many sessions")
-        return client_id
-
-    def _refuse(self, version: int, reason: int, why: str) -> None:
-        self._outlet.put(encode_connack(version, reason, properties={}))
-        raise RefusedError(why, reason)
-
-    def _granted(self, packet: Connect, client_id: str, asked_s: int, expiry_s: int) -> Properties:
-        """The properties of CONNACK: everything that differs from what the protocol or the client assumes."""
-        granted: Properties = {
-            Property.MAXIMUM_PACKET_SIZE: self._terms.max_packet_bytes,
-            Property.TOPIC_ALIAS_MAXIMUM: MAX_ALIASES,
-        }
-        if expiry_s != asked_s:
-            granted[Property.SESSION_EXPIRY] = expiry_s
-        if not packet.client_id:
-            granted[Property.ASSIGNED_CLIENT_ID] = client_id
-        if self._keepalive_s != packet.keepalive_s:
-            granted[Property.SERVER_KEEP_ALIVE] = self._keepalive_s
-        return granted
+        self.session.pump(now_s)
 
     # Everything after.
 
     def _publish(self, session: Session, packet: Publish, turn: Turn) -> Publish | None:
+        if packet.qos == 2 and packet.mid in session.receiving:
+            return packet  # taken in before; only the answer was lost
+        if packet.properties:
+            packet = self._resolve_alias(packet)
+        if self._grant is not None and not self._grant.may_publish(packet.topic):
+            return self._deny(packet)
         if packet.qos == 2:
-            if packet.mid in session.receiving:
-                return packet  # taken in before; only the answer was lost
             session.receiving.add(packet.mid)
             if session.is_kept:
                 turn.taken.append((session, int.from_bytes(packet.mid, "big")))
-        if packet.properties:
-            packet = self._resolve_alias(packet)
+        learn(self.known, packet.topic)  # `scan` left it alone perhaps only because it did not know the topic
         turn.add(
             packet.topic,
             packet.payload,
@@ -311,6 +292,17 @@ class Conversation:
             properties=packet.properties,
         )
         return packet
+
+    def _deny(self, packet: Publish) -> Publish:
+        """A message that is not permitted. In 3.1.1 no answer says so, and one that says "stored" would be a lie."""
+        self._refused("publish", packet.topic, Reason.NOT_AUTHORIZED, "the topic is not permitted")
+        if packet.qos and self.version == V311:
+            raise ProtocolError("a message on a topic that is not permitted", Reason.NOT_AUTHORIZED)
+        return packet._replace(mid=packet.mid + bytes((Reason.NOT_AUTHORIZED,)))
+
+    def _refused(self, action: str, subject: str, reason: int, detail: str) -> None:
+        client_id = "" if self.session is None else self.session.client_id
+        self._access.report(Refusal(action, self._peer.address, client_id, self.user, subject, reason, detail))
 
     def _resolve_alias(self, packet: Publish) -> Publish:
         alias = packet.properties.get(Property.TOPIC_ALIAS)
@@ -347,11 +339,20 @@ class Conversation:
     def _subscribe(self, session: Session, packet: Subscribe, now_s: float) -> None:
         if any(wanted.no_local and name.startswith(SHARED_PREFIX) for name, wanted in packet.filters):
             raise ProtocolError("a shared subscription with no local", Reason.PROTOCOL_ERROR)  # [MQTT-3.8.3-4]
-        answers = [self._exchange.subscribe(session, *one) for one in packet.filters]
+        answers = [self._subscribe_one(session, *one) for one in packet.filters]
         self._answer(session, encode_suback(self.version, packet.mid, [reason for reason, _ in answers]))
         for (mqtt_filter, _), (reason, wants_retained) in zip(packet.filters, answers, strict=True):
             if wants_retained and reason < Reason.UNSPECIFIED:
                 self._exchange.send_retained(session, mqtt_filter, now_s)
+
+    def _subscribe_one(self, session: Session, mqtt_filter: str, wanted: Subscription) -> tuple[int, bool]:
+        answer: tuple[int, bool] = Reason.NOT_AUTHORIZED, False
+        if self._grant is None or self._grant.may_subscribe(mqtt_filter):
+            answer = self._exchange.subscribe(session, mqtt_filter, wanted)
+        reason, _ = answer
+        if reason in _REFUSED:
+            self._refused("subscribe", mqtt_filter, reason, _REFUSED[reason])
+        return answer
 
     def _answer(self, session: Session, data: bytes) -> None:
         """Confirm a change: of a session that is to outlive the gateway, once the change is on disk."""

@@ -53,6 +53,8 @@ class Limits(NamedTuple):
     """Per session."""
     queued: int = 1_000
     """Messages per session."""
+    queued_bytes: int = 16 * 1024 * 1024
+    """The same, of topics and payloads."""
     retained: int = 100_000
     retained_bytes: int = 64 * 1024 * 1024
     """Topics and payloads."""
@@ -98,6 +100,16 @@ class Exchange:
         """Whether there is no room for this client's session."""
         return client_id not in self.sessions and len(self.sessions) >= self.limits.sessions
 
+    def owner_of(self, client_id: str) -> str | None:
+        """The name to which this client's session belongs, empty for nobody's; None: there is no session."""
+        session = self.sessions.get(client_id)
+        return None if session is None else session.owner
+
+    def new_session(self, client_id: str) -> Session:
+        """One within the limits, that nobody knows yet."""
+        limits = self.limits
+        return Session(client_id, limits.queued, self.tally, self.notes, max_queued_bytes=limits.queued_bytes)
+
     def attach(
         self,
         client_id: str,
@@ -110,6 +122,7 @@ class Exchange:
         window: int = DEFAULT_WINDOW,
         max_packet_bytes: int | None = None,
         max_aliases: int = 0,
+        owner: str = "",
     ) -> tuple[Session, bool]:
         """Give a client its session, and take it from whoever else is connected under this id.
 
@@ -123,6 +136,7 @@ class Exchange:
             window: how many messages above QoS 0 it takes at a time.
             max_packet_bytes: the largest packet it takes; None: any.
             max_aliases: how many topics it takes a number for.
+            owner: the name under which it has proved itself.
 
         Returns:
             The session, and whether it was there before.
@@ -136,7 +150,8 @@ class Exchange:
             session = None
         is_present = session is not None
         if session is None:
-            session = self.sessions[client_id] = Session(client_id, self.limits.queued, self.tally, self.notes)
+            session = self.sessions[client_id] = self.new_session(client_id)
+            session.owner = owner
             session.is_kept = self.keeps and expiry_s > 0
             self._kept += session.is_kept
         self._away.pop(client_id, None)
@@ -147,7 +162,7 @@ class Exchange:
         session.attach(outlet, window=window, max_packet_bytes=max_packet_bytes, max_aliases=max_aliases)
         if session.is_kept:
             entry = Came if is_present else Began
-            self.notes.note(entry(client_id, outlet.version, expiry_s, will, keepalive_s))
+            self.notes.note(entry(client_id, outlet.version, expiry_s, will, keepalive_s, owner))
         return session, is_present
 
     def detach(self, session: Session, outlet: Outlet, now_s: float, *, with_will: bool) -> None:

@@ -7,16 +7,16 @@ client that lives notices, and at least `PATIENCE_S`.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from gateway.mqtt.ledger import Item, KeptMessage, KeptSession, State
-from gateway.mqtt.session import Held, Message, Session
+from gateway.mqtt.session import Held, Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.mqtt.exchange import Exchange
+    from gateway.mqtt.session import Session
 
 PATIENCE_S = 60.0
 _NS = 1e9
@@ -46,14 +46,14 @@ def restore(exchange: Exchange, state: State, now_s: float) -> None:
     for client_id, kept in state.sessions.items():
         if kept.left_ns is None and kept.expiry_s <= 0:
             continue  # its end was to be that of its connection
-        session = Session(client_id, exchange.limits.queued, exchange.tally, exchange.notes)
+        session = exchange.new_session(client_id)
         _fill(exchange, session, kept, now_s)
         exchange.adopt(session, kept.subscriptions)
 
 
 def _fill(exchange: Exchange, session: Session, kept: KeptSession, now_s: float) -> None:
     session.version, session.expiry_s, session.keepalive_s = kept.version, kept.expiry_s, kept.keepalive_s
-    session.is_kept = True
+    session.is_kept, session.owner = True, kept.owner
     session.next_number = kept.next_number
     session.receiving = {mid.to_bytes(2, "big") for mid in kept.taken}
     left_s = now_s if kept.left_ns is None else (kept.left_ns - exchange.log_offset_ns) / _NS
@@ -65,7 +65,6 @@ def _fill(exchange: Exchange, session: Session, kept: KeptSession, now_s: float)
     elif kept.will_due_ns is not None:
         session.will_due_s = (kept.will_due_ns - exchange.log_offset_ns) / _NS
     released: list[tuple[int, int]] = []
-    queue: deque[Held] = deque()
     for number, item in kept.items.items():
         held = Held(_message(exchange, item.message), item.qos, item.retain, item.identifiers, number)
         if item.is_received:
@@ -73,8 +72,7 @@ def _fill(exchange: Exchange, session: Session, kept: KeptSession, now_s: float)
         elif item.mid:
             session.in_flight[item.mid] = held
         else:
-            queue.append(held)
-    session.queue = queue
+            session.enqueue(held)
     session.released = dict(released)
     session.in_flight.update(dict.fromkeys(session.released))
 
@@ -96,6 +94,7 @@ def _kept_session(exchange: Exchange, session: Session) -> KeptSession:
         dict(_items(exchange, session)),
         dict.fromkeys(int.from_bytes(mid, "big") for mid in session.receiving),
         session.next_number,
+        session.owner,
     )
 
 

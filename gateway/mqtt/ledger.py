@@ -60,6 +60,8 @@ class _Arrival(msgspec.Struct, array_like=True, frozen=True):
     expiry_s: float
     will: Will | None
     keepalive_s: int
+    owner: str = ""
+    """The name under which it proved itself."""
 
 
 class Began(_Arrival, frozen=True, tag=1):
@@ -211,6 +213,7 @@ class KeptSession(msgspec.Struct, array_like=True):
     taken: dict[int, None] = {}
     """Packet ids of QoS 2 messages from the client that were stored and not released, in their order."""
     next_number: int = 1
+    owner: str = ""
 
 
 class State(msgspec.Struct, array_like=True):
@@ -287,8 +290,8 @@ class Ledger:
                     if (session := sessions.get(taker.client_id)) is not None:
                         session.items[taker.number] = Item(message, taker.qos, taker.retain, taker.identifiers)
                         session.next_number = max(session.next_number, taker.number + 1)
-            case Began(client_id, version, expiry_s, will, keepalive_s):
-                sessions[client_id] = KeptSession(version, expiry_s, keepalive_s, will)
+            case Began(client_id, version, expiry_s, will, keepalive_s, owner):
+                sessions[client_id] = KeptSession(version, expiry_s, keepalive_s, will, owner=owner)
             case Ended(client_id):
                 sessions.pop(client_id, None)
             case Bound():
@@ -306,7 +309,7 @@ class Ledger:
 def _change(session: KeptSession, entry: Entry, at_ns: int) -> None:
     """What an entry changes in one session."""
     match entry:
-        case Came(_, version, expiry_s, will, keepalive_s):
+        case Came(_, version, expiry_s, will, keepalive_s):  # its owner stays
             session.version, session.expiry_s, session.keepalive_s = version, expiry_s, keepalive_s
             session.will, session.left_ns, session.will_due_ns = will, None, None
         case Left(_, expiry_s, will_in_s):

@@ -19,15 +19,16 @@ import secrets
 import ssl
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.errors import GatewayError, ProtocolError
-from gateway.mqtt.access import Access
+from gateway.errors import GatewayError
+from gateway.mqtt.access import Access, Refusal
+from gateway.mqtt.admission import House, Terms
 from gateway.mqtt.connection import Connection
-from gateway.mqtt.conversation import Terms
 from gateway.mqtt.exchange import Exchange, Limits
 from gateway.mqtt.gathering import Gathering
 from gateway.mqtt.keeping import restore
 from gateway.mqtt.packets import V5, Reason
 from gateway.mqtt.session import Message
+from gateway.mqtt.throttle import Throttle
 from gateway.mqtt.topics import topic_problem
 from gateway.mqtt.turn import MIN_LIMIT_BYTES
 from gateway.observe import events
@@ -52,8 +53,10 @@ class ListenerStats(NamedTuple):
     connections: int
     """Open sockets."""
     connections_total: int
-    refused_total: int
-    """Connections turned away: credentials, limits, versions."""
+    refused_total: dict[str, int]
+    """What clients wanted and were not given, by what that was: `connect`, `publish`, `subscribe`."""
+    throttled_total: int
+    """How often a client sent faster than it may, and was not read for a while."""
     sessions: int
     """With those whose client is away."""
     subscriptions: int
@@ -96,6 +99,7 @@ class Listener:
         intake: Callable[[Arrivals], None],
         mono_s: Callable[[], float],
         keeper: Keeper | None = None,
+        on_refusal: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
         """Prepare; nothing is open before `start`.
 
@@ -104,18 +108,27 @@ class Listener:
             intake: called on the loop with everything that one turn of it brought; calls `settle` once it is on disk.
             mono_s: monotonic seconds.
             keeper: writes what is to outlive the gateway; None: nothing does.
+            on_refusal: told of everything that a client is refused.
         """
         self._settings = settings
         self.now_s = mono_s
-        limits = Limits(sessions=2 * settings.max_connections, queued=settings.max_queued_messages)
-        self.exchange = Exchange(limits, keeps=keeper is not None)
-        self.access = Access(settings.users)
-        self.terms = Terms(
-            max(settings.max_packet_bytes, MIN_LIMIT_BYTES), settings.session_expiry_max_s, settings.connect_timeout_s
+        limits = Limits(
+            sessions=2 * settings.max_connections,
+            subscriptions=settings.max_subscriptions,
+            queued=settings.max_queued_messages,
+            queued_bytes=settings.max_queued_bytes,
         )
+        self.exchange = Exchange(limits, keeps=keeper is not None)
+        self._access = Access(settings.users, settings.permissions, self.refused)
+        self._on_refusal = on_refusal
+        terms = Terms(
+            max(settings.max_packet_bytes, MIN_LIMIT_BYTES),
+            settings.session_expiry_max_s,
+            settings.connect_timeout_s,
+            settings.max_in_flight,
+        )
+        self.house = House(self.exchange, self._access, terms, {}, lambda: f"auto-{secrets.token_hex(8)}")
         self.gathering = Gathering(self.exchange, intake, mono_s, settings.max_unsettled_bytes, self._pace, keeper)
-        self.known: dict[bytes, str] = {}
-        """Topics by their bytes on the wire; shared by all connections."""
         self.port = settings.port
         self._server: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -124,7 +137,8 @@ class Listener:
         self._connections: set[Connection] = set()
         self._all_gone = asyncio.Event()
         self._connections_total = 0
-        self._refused_total = 0
+        self._refused_total: dict[str, int] = {}
+        self._throttled_total = 0
         self._dropped_told = 0
         self._is_paused = False
         self._is_stopping = False
@@ -147,6 +161,7 @@ class Listener:
         """
         self._loop = asyncio.get_running_loop()
         self.gathering.bind(self._loop)
+        self._access.bind(self._loop)
         settings = self._settings
         where = f"{settings.host}:{settings.port}"
         try:
@@ -193,7 +208,8 @@ class Listener:
         return ListenerStats(
             connections=len(self._connections),
             connections_total=self._connections_total,
-            refused_total=self._refused_total,
+            refused_total=dict(self._refused_total),
+            throttled_total=self._throttled_total,
             sessions=len(self.exchange.sessions),
             subscriptions=self.exchange.subscriptions,
             retained=self.exchange.retained,
@@ -239,7 +255,7 @@ class Listener:
         """Let time pass: keep-alive, delayed wills, the end of sessions. Called by the timer; tests call it too."""
         now_s = self.now_s()
         for connection in list(self._connections):
-            if not self._is_deaf or connection.abort_s is not None:
+            if not self.is_deaf or connection.abort_s is not None:
                 connection.check(now_s)
         self.exchange.tick(now_s)
         self.ended()
@@ -265,6 +281,7 @@ class Listener:
                 await asyncio.wait_for(self._all_gone.wait(), STOP_WITHIN_S)
         for connection in list(self._connections):
             connection.abort()
+        self._access.close()
         self.gathering.end_turn()  # who has left is written, too
         if self._server is not None:
             await self._server.wait_closed()
@@ -276,11 +293,12 @@ class Listener:
         """A socket was opened. Returns whether there is room for it."""
         self._connections_total += 1
         if self._is_stopping or len(self._connections) >= self._settings.max_connections:
-            self.refused(connection.peer, ProtocolError("too many connections", Reason.QUOTA_EXCEEDED))
+            why = "too many connections"
+            self.refused(Refusal("connect", connection.peer, "", "", "", Reason.QUOTA_EXCEEDED, why))
             return False
         self._connections.add(connection)
         self._all_gone.clear()
-        if self._is_deaf and self._loop is not None:
+        if self.is_deaf and self._loop is not None:
             # Not at once: uvloop begins to read after this call, whatever was asked for during it.
             self._loop.call_soon(self._pace)
         return True
@@ -291,20 +309,26 @@ class Listener:
         if not self._connections:
             self._all_gone.set()
 
-    def refused(self, peer: str, error: ProtocolError) -> None:
-        """A client was turned away."""
-        self._refused_total += 1
-        events.connection_refused(peer, code=f"0x{error.reason_code:02x}", detail=str(error))
+    def refused(self, refusal: Refusal) -> None:
+        """A client was refused something."""
+        self._refused_total[refusal.action] = self._refused_total.get(refusal.action, 0) + 1
+        self._on_refusal(refusal)
+
+    def throttle(self) -> Throttle | None:
+        """What holds one client to its rate; None: nothing does."""
+        messages_per_s, bytes_per_s = self._settings.max_messages_per_s, self._settings.max_bytes_per_s
+        return None if messages_per_s is None and bytes_per_s is None else Throttle(messages_per_s, bytes_per_s)
+
+    def throttled(self, wait_s: float, over: Callable[[], None]) -> None:
+        """A client sends faster than it may: tell it when that is over."""
+        assert self._loop is not None, "it is connected"
+        self._throttled_total += 1
+        self._loop.call_later(wait_s, over)
 
     def ended(self) -> None:
         """A session may have left a will behind: have it stored when the turn is over."""
         if self.exchange.has_wills:
             self.gathering.gathered(0)
-
-    @staticmethod
-    def spare_client_id() -> str:
-        """A name for a client that brings none."""
-        return f"auto-{secrets.token_hex(8)}"
 
     # The rest.
 
@@ -320,12 +344,13 @@ class Listener:
         self.tick()
 
     @property
-    def _is_deaf(self) -> bool:
+    def is_deaf(self) -> bool:
+        """Whether nobody is to be read."""
         return self._is_paused or self.gathering.is_full
 
     def _pace(self) -> None:
         for connection in self._connections:
-            if self._is_deaf:
+            if self.is_deaf:
                 connection.pause_reading()
             else:
                 connection.resume_reading()
@@ -340,5 +365,8 @@ def _server_context(tls: TlsSettings) -> ssl.SSLContext:
     context.load_cert_chain(tls.certificate, tls.key)
     if tls.ca is not None:
         context.load_verify_locations(tls.ca)
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_REQUIRED if tls.are_clients_certified else ssl.CERT_OPTIONAL
+    if tls.crl is not None:
+        context.load_verify_locations(tls.crl)
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
     return context

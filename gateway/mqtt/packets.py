@@ -62,6 +62,7 @@ class Reason(IntEnum):
     BAD_ALIAS = 0x94
     PACKET_TOO_LARGE = 0x95
     QUOTA_EXCEEDED = 0x97
+    RATE_EXCEEDED = 0x9F
 
 
 class Will(NamedTuple):

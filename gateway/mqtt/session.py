@@ -8,8 +8,8 @@ While a client is connected the session has an `Outlet`, into which it puts byte
        └──────▶ queue (client away, slow, or window full) ──▶ in flight
 
 Invariants:
-- At most `window` messages are in flight, at most `max_queued` wait. What finds the queue full is dropped and counted:
-  the oldest are kept, since a subscriber that missed the middle could not tell.
+- At most `window` messages are in flight, at most `max_queued` of `max_queued_bytes` wait. What finds the queue full
+  is dropped and counted: the oldest are kept, since a subscriber that missed the middle could not tell.
 - Messages leave in the order of `deliver`. After a reconnect those in flight go first, in their old order, with their
   old packet ids and DUP [MQTT-4.4.0-1, 4.6.0-1]. A QoS 2 message that the client has is not sent again: its PUBREL is,
   in the order in which the PUBRECs came [MQTT-4.3.3-7, 4.6.0-4].
@@ -108,10 +108,13 @@ class Session:
         "keepalive_s",
         "max_packet_bytes",
         "max_queued",
+        "max_queued_bytes",
         "next_number",
         "outlet",
+        "owner",
         "planned",
         "queue",
+        "queued_bytes",
         "receiving",
         "released",
         "resend",
@@ -123,8 +126,18 @@ class Session:
         "window",
     )
 
-    def __init__(self, client_id: str, max_queued: int, tally: Tally, notes: Notes | None = None) -> None:
+    def __init__(
+        self,
+        client_id: str,
+        max_queued: int,
+        tally: Tally,
+        notes: Notes | None = None,
+        *,
+        max_queued_bytes: int = 16 * 1024 * 1024,
+    ) -> None:
         self.client_id = client_id
+        self.owner = ""
+        """The name under which its client proved itself; empty: nobody had to."""
         self._notes = notes or Notes()
         self._aliases: dict[str, int] = {}
         """Topics that the client knows by a number."""
@@ -138,6 +151,9 @@ class Session:
         self.released: dict[int, int] = {}
         """Packet id to number, of kept QoS 2 messages that wait for PUBCOMP."""
         self.max_queued = max_queued
+        self.max_queued_bytes = max_queued_bytes
+        self.queued_bytes = 0
+        """Topics and payloads of what waits."""
         self.tally = tally
         self.subscriptions: dict[str, Subscription] = {}
         self.queue: deque[Held] = deque()
@@ -213,10 +229,21 @@ class Session:
         is_first = not self.queue and not self.resend
         if outlet is not None and outlet.is_writable and is_first and len(self.in_flight) < self.window:
             return self._send(outlet, held, self._take_id(), now_s)
-        if len(self.queue) >= self.max_queued:
+        size_bytes = _size_bytes(held)
+        if len(self.queue) >= self.max_queued or self.queued_bytes + size_bytes > self.max_queued_bytes:
             return self._give_up(held, 0, "queue_full")
-        self.queue.append(held)
+        self.enqueue(held)
         return True
+
+    def enqueue(self, held: Held) -> None:
+        """Let a message wait."""
+        self.queue.append(held)
+        self.queued_bytes += _size_bytes(held)
+
+    def _dequeue(self) -> Held:
+        held = self.queue.popleft()
+        self.queued_bytes -= _size_bytes(held)
+        return held
 
     def acknowledge(self, mid: int, now_s: float) -> None:
         """A PUBACK came in. One that names no QoS 1 message in flight means nothing to us and is passed over."""
@@ -279,7 +306,7 @@ class Session:
             else:
                 self._send(outlet, held, mid, now_s, dup=True)
         while self.queue and not self.resend and outlet.is_writable and len(self.in_flight) < self.window:
-            self._send(outlet, self.queue.popleft(), self._take_id(), now_s)
+            self._send(outlet, self._dequeue(), self._take_id(), now_s)
 
     def _send(self, outlet: Outlet, held: Held, mid: int, now_s: float, *, dup: bool = False) -> bool:
         """Put one PUBLISH into the outlet. Returns False if it had to be dropped."""
@@ -361,3 +388,7 @@ class Session:
             mid = mid % MAX_PACKET_ID + 1
         self._next_id = mid % MAX_PACKET_ID + 1
         return mid
+
+
+def _size_bytes(held: Held) -> int:
+    return len(held.message.topic) + len(held.message.payload)

@@ -23,7 +23,6 @@ REPEATING: dict[str, tuple[str, ...]] = {
     "command_ahead_of_record": (),
     "command_denied": ("topic",),
     "command_unconfirmed": ("topic",),
-    "connection_refused": ("code",),
     "disk_failed": ("operation",),
     "disk_slow": (),
     "library_warned": ("library",),
@@ -162,9 +161,10 @@ def broker_lost(address: str, *, error: str, retry_s: float) -> None:
     _log.warning("broker_lost", address=address, error=error, retry_s=round(retry_s, 1))
 
 
-def connection_refused(peer: str, *, code: str, detail: str) -> None:
-    """A device was turned away: credentials, limits, TLS."""
-    _log.warning("connection_refused", peer=peer, code=code, detail=detail)
+def refused(action: str, *, peer: str, client_id: str, user: str, subject: str, code: str, detail: str) -> None:
+    """A device wanted something and was not given it. Repetitions within a minute are counted in the audit trail."""
+    shown = {key: value for key, value in (("client_id", client_id), ("user", user), ("subject", subject)) if value}
+    _log.warning("refused", action=action, peer=peer, **shown, code=code, detail=detail)
 
 
 def protocol_broken(peer: str, *, code: str, detail: str) -> None:

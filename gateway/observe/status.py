@@ -140,8 +140,10 @@ class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Messages sent to subscribers."""
     dropped: int = 0
     """Messages that a session's full queue could not take."""
-    refused: int = 0
-    """Connections turned away."""
+    refused: dict[str, int] = {}
+    """What devices wanted and were not given, by what that was: `connect`, `publish`, `subscribe`."""
+    throttled: int = 0
+    """How often a device sent faster than it may, and was not read for a while."""
     unsettled_bytes: int = 0
     """Received and not yet acknowledged."""
 

@@ -23,10 +23,12 @@ from gateway.config.settings import (
     ListenSettings,
     LogSettings,
     MqttSinkSettings,
+    Permission,
     RetrySettings,
     Settings,
     TlsSettings,
     TopicSettings,
+    User,
     WebhookSettings,
 )
 from gateway.errors import ConfigError
@@ -59,11 +61,17 @@ gateway: {{id: g, data_dir: var, timezone: Europe/Berlin}}
 mqtt:
   listen:
     url: mqtts://127.0.0.1:8883
-    tls: {{certificate: {certificates}/a.crt, key: {certificates}/a.key, ca: {certificates}/b.crt}}
+    tls: {{certificate: {certificates}/a.crt, key: {certificates}/a.key, ca: {certificates}/b.crt, clients: optional}}
     users: [{{username: u, password_file: pw}}]
     max_packet: 2KiB
     max_connections: 3
     max_queued_messages: 4
+    max_queued: 5KiB
+    max_subscriptions: 6
+    max_in_flight: 7
+    max_messages_per_s: 8
+    max_bytes_per_s: 9KiB
+    permissions: [{{users: [u], publish: ["a/{{device}}"], subscribe: ["b/#"]}}]
     max_unsettled: 128KiB
     session_expiry_max: 5m
     connect_timeout: 6s
@@ -91,7 +99,7 @@ act: {{act_within: 0s, max_age: 14s}}
 """)
     at = tmp_path.resolve()
     loaded = load(path)
-    assert loaded.warnings == (f"{path}:27:35: the password stands in the address; better: password: ${{NAME}}",)
+    assert loaded.warnings == (f"{path}:33:35: the password stands in the address; better: password: ${{NAME}}",)
     assert loaded.settings == Settings(
         gateway_id="g",
         data_dir=at / "var",
@@ -99,11 +107,22 @@ act: {{act_within: 0s, max_age: 14s}}
         listen=ListenSettings(
             host="127.0.0.1",
             port=8883,
-            tls=TlsSettings(ca=certificates / "b.crt", certificate=certificates / "a.crt", key=certificates / "a.key"),
-            users=(Credentials(username="u", password="s3cret"),),
+            tls=TlsSettings(
+                ca=certificates / "b.crt",
+                certificate=certificates / "a.crt",
+                key=certificates / "a.key",
+                are_clients_certified=False,
+            ),
+            users=(User(username="u", password="s3cret"),),
             max_packet_bytes=2_048,
             max_connections=3,
             max_queued_messages=4,
+            max_queued_bytes=5_120,
+            max_subscriptions=6,
+            max_in_flight=7,
+            max_messages_per_s=8,
+            max_bytes_per_s=9_216,
+            permissions=(Permission(users=("u",), publish=("a/{device}",), subscribe=("b/#",)),),
             max_unsettled_bytes=131_072,
             session_expiry_max_s=300,
             connect_timeout_s=6.0,

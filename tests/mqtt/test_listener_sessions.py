@@ -35,7 +35,7 @@ async def test_a_clean_session_leaves_nothing_behind(bench, eventually):
         await device.subscribe("a")
         await device.close()
     await eventually(lambda: not bench.listener.clients())
-    assert bench.listener.stats[:4] == (0, 20, 0, 0)
+    assert bench.listener.stats[:5] == (0, 20, {}, 0, 0)
     assert bench.listener.stats.subscriptions == 0
 
 

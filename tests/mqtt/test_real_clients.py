@@ -10,7 +10,7 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from gateway.config.settings import Credentials
+from gateway.config.settings import User
 
 PATIENCE_S = 15
 VERSIONS = ["311", "5"]
@@ -106,7 +106,7 @@ async def test_the_will_of_a_client_that_is_killed_reaches_another(bench, versio
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_mosquitto_pub_is_told_that_it_may_not(open_listener, version):
     """A refusal is understood as one, not as a network failure."""
-    bench = await open_listener(users=(Credentials(username="u", password="p"),))
+    bench = await open_listener(users=(User(username="u", password="p"),))
     port = str(bench.listener.port)
     code, _, err = await run("mosquitto_pub", "-p", port, "-V", version, "-t", "a", "-m", "x", "-u", "u", "-P", "no")
     assert code != 0
@@ -198,7 +198,7 @@ async def test_aiomqtt(bench, protocol):
 @pytest.mark.parametrize("protocol", [aiomqtt.ProtocolVersion.V311, aiomqtt.ProtocolVersion.V5])
 async def test_aiomqtt_is_told_that_it_may_not(open_listener, protocol):
     """A wrong password is an error with a name."""
-    bench = await open_listener(users=(Credentials(username="u", password="p"),))
+    bench = await open_listener(users=(User(username="u", password="p"),))
     client = aiomqtt.Client(
         "127.0.0.1", bench.listener.port, protocol=protocol, username="u", password="no", timeout=PATIENCE_S
     )
