@@ -33,7 +33,7 @@ from gateway.app.clients import Clients
 from gateway.app.journal import Journal, records_of
 from gateway.app.presence import Presence, will_of
 from gateway.app.refusals import Refusals
-from gateway.app.report import Reporter
+from gateway.app.report import Reporter, tell_recovery
 from gateway.app.rulebook import Rulebook
 from gateway.config.settings import (
     FileSinkSettings,
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from gateway.observe.status import GatewayStatus
     from gateway.ringlog.storage import Storage
     from gateway.rules.compiled import RuleSet
+    from gateway.web.mqtt_socket import MqttSocket
     from gateway.web.server import WebServer
 
 DRAIN_S = 10.0
@@ -135,6 +136,7 @@ class Gateway:
         self.runners = self._build_runners()
         self._reporter = Reporter(self, clock)
         self.web = self._build_web()
+        self.socket = self._build_socket()
         self._tasks: list[asyncio.Task[None]] = []
         self._stage_tasks: list[asyncio.Task[None]] = []
 
@@ -184,6 +186,14 @@ class Gateway:
         replay = Replayer(self.store, self.settings.data_dir, self.ingest)
         return WebServer(self.settings.http, self.status, replay=replay, rules=self.rulebook)
 
+    def _build_socket(self) -> MqttSocket | None:
+        listen = self.settings.listen
+        if listen is None or listen.websocket is None or self.listener is None:
+            return None
+        from gateway.web.mqtt_socket import MqttSocket  # noqa: PLC0415 - aiohttp is imported only when configured
+
+        return MqttSocket(listen.websocket, self.listener, max_connections=listen.max_connections)
+
     def status(self) -> GatewayStatus:
         """The whole gateway at this instant."""
         return self._reporter.status()
@@ -209,7 +219,7 @@ class Gateway:
         Raises:
             GatewayError: a port is taken, or the disk cannot be read.
         """
-        self._tell_recovery()
+        tell_recovery(self.store, (self._clock.mono_ns() - self.started_mono_ns) / 1e9)
         self.rulebook.begin()
         try:
             if self.listener is not None:
@@ -241,32 +251,13 @@ class Gateway:
                 raise GatewayError(f"http: cannot listen on {http.host}:{http.port}: {error.strerror}") from error
         if self.listener is not None:
             await self.listener.start()
+        if self.socket is not None:
+            await self.socket.start()
         if self.broker is not None:
             await self.broker.start()
         self.presence.online()
         self.ready = True
         events.ready((self._clock.mono_ns() - self.started_mono_ns) / 1e9)
-
-    def _tell_recovery(self) -> None:
-        for ring in self.store.rings:
-            name, found = ring.name, ring.recovered
-            torn_bytes = found.torn.length_bytes if found.torn is not None else 0
-            duration_s = (self._clock.mono_ns() - self.started_mono_ns) / 1e9
-            events.log_recovered(
-                name,
-                events=found.end.ordinal - ring.floor.ordinal,
-                segments=len(found.segments),
-                torn_bytes=torn_bytes,
-                duration_s=duration_s,
-            )
-            for damage in found.damaged:
-                events.log_damaged(
-                    name,
-                    segment=damage.segment,
-                    offset=damage.offset,
-                    length_bytes=damage.length_bytes,
-                    why=damage.why,
-                )
 
     async def _expire(self, every_s: float) -> None:
         """Give up what is older than `log.max_age`, every while."""
@@ -373,6 +364,8 @@ class Gateway:
         await asyncio.sleep(0)  # what was published is written in the next turn
         if self.listener is not None:
             await self.listener.stop()
+        if self.socket is not None:
+            await self.socket.stop()
         if self.broker is not None:
             await self.broker.stop()
         if self.web is not None:

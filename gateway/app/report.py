@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.observe import events
 from gateway.observe.status import (
     BrokerStatus,
     DeadLetterStatus,
@@ -18,6 +19,7 @@ from gateway.observe.version import installed_version
 if TYPE_CHECKING:
     from gateway.app.gateway import Gateway
     from gateway.clock import Clock
+    from gateway.ringlog import Store
     from gateway.rules.machines.machine import Status
 
 _STALL_S = 5.0
@@ -113,7 +115,7 @@ class Reporter:
             retained=stats.retained,
             received=stats.received_total,
             sent=stats.delivered_total,
-            dropped=sum(stats.dropped_total.values()),
+            dropped=dict(stats.dropped_total),
             refused=dict(stats.refused_total),
             throttled=stats.throttled_total,
             unsettled_bytes=stats.unsettled_bytes,
@@ -173,3 +175,24 @@ class Reporter:
             bytes=ring.layout.size_bytes,
             max_bytes=self._gateway.settings.log.dead_letters_max_size_bytes,
         )
+
+
+def tell_recovery(store: Store, duration_s: float) -> None:
+    """Tell what each log was found to hold, and what of it was damaged."""
+    for ring in store.rings:
+        found = ring.recovered
+        events.log_recovered(
+            ring.name,
+            events=found.end.ordinal - ring.floor.ordinal,
+            segments=len(found.segments),
+            torn_bytes=found.torn.length_bytes if found.torn is not None else 0,
+            duration_s=duration_s,
+        )
+        for damage in found.damaged:
+            events.log_damaged(
+                ring.name,
+                segment=damage.segment,
+                offset=damage.offset,
+                length_bytes=damage.length_bytes,
+                why=damage.why,
+            )

@@ -1,4 +1,4 @@
-"""`users` and `permissions` of `mqtt.listen`: who may connect, and what they may do."""
+"""`users`, `permissions` and `websocket` of `mqtt.listen`: who may connect, what they may do, and which pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from gateway.config.document import Mapping, Scalar, cut
 from gateway.config.ingest import filter_problem
 from gateway.config.section import Section, did_you_mean
-from gateway.config.settings import Permission, User
+from gateway.config.settings import Permission, User, WebSocketSettings
+from gateway.config.tls import read_tls
+from gateway.config.values import WEBSOCKET_PORTS, as_section, read_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +24,7 @@ _MOST_MEMORY_KIB = 256 * 1024
 _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _EXTRA = "argon2"
 _CAPTURES = ("device", "client_id")
+_ORIGIN = re.compile(r"\*|https?://[^/\s]+")
 _PASSWORD_KEYS = ("password", "password_file", "password_hash", "password_hash_file")
 
 
@@ -121,3 +124,34 @@ def _text(section: Section, node: Node) -> str:
 
 def _asks_for_device(patterns: tuple[str, ...]) -> bool:
     return any("{device}" in pattern for pattern in patterns)
+
+
+def read_websocket(context: Context, listen: Section) -> WebSocketSettings | None:
+    """`websocket`: an address, or a mapping with the address under `url`."""
+    if listen.node("websocket") is None:
+        return None
+    section, key = as_section(listen, "websocket", "url")
+    address = read_address(section, key, WEBSOCKET_PORTS, is_bound=True)
+    mark = section.at(key)
+    is_nested = section is not listen
+    below = section if is_nested else Section(None, listen.problems, mark)
+    is_secure = address is not None and address.scheme == "wss"
+    tls = read_tls(context, below, wanted=is_secure, is_server=True, mark=mark, secure="wss")
+    origins = frozenset(_origins(below))
+    if is_nested:
+        below.done()
+    if address is None:
+        return None
+    context.listeners.append((mark, "mqtt.listen.websocket", address))
+    return WebSocketSettings(host=address.host, port=address.port, tls=tls, origins=origins)
+
+
+def _origins(section: Section) -> Iterator[str]:
+    for node in section.each("origins"):
+        text = _text(section, node)
+        if text and _ORIGIN.fullmatch(text) is None:
+            section.problems.add(
+                node.mark, f"`{cut(text)}` is no origin; write https://dashboard.example, without a path"
+            )
+        elif text:
+            yield text.lower()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.config.access import read_permissions, read_users
+from gateway.config.access import read_permissions, read_users, read_websocket
 from gateway.config.document import Scalar
 from gateway.config.section import Section
 from gateway.config.settings import KIB, ConnectSettings, ListenSettings
@@ -75,6 +75,7 @@ def _read_listen(context: Context, mqtt: Section) -> ListenSettings | None:
         tls=tls,
         users=users,
         permissions=permissions,
+        websocket=read_websocket(context, below) if is_nested else None,
         max_packet_bytes=max_packet_bytes,
         max_connections=below.integer("max_connections", default.max_connections, least=1) or 1,
         max_queued_messages=below.integer("max_queued_messages", default.max_queued_messages, least=1) or 1,

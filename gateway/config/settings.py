@@ -65,6 +65,17 @@ class Permission:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WebSocketSettings:
+    """`mqtt.listen.websocket`: the same listener, for browsers."""
+
+    host: str
+    port: int
+    tls: TlsSettings | None = None
+    origins: frozenset[str] = frozenset()
+    """Of pages that may connect, `scheme://host[:port]` in lower case; `*`: all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ListenSettings:
     """`mqtt.listen`: the gateway's own listener."""
 
@@ -74,6 +85,7 @@ class ListenSettings:
     tls: TlsSettings | None = None
     users: tuple[User, ...] = ()
     """Empty: anyone who reaches the port may connect."""
+    websocket: WebSocketSettings | None = None
     permissions: tuple[Permission, ...] | None = None
     """None: everything is permitted."""
     max_packet_bytes: int = MIB

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from gateway.config.values import Context
 
 
-def read_tls(context: Context, section: Section, *, wanted: bool, is_server: bool, mark: Mark) -> TlsSettings | None:
+def read_tls(
+    context: Context, section: Section, *, wanted: bool, is_server: bool, mark: Mark, secure: str = "mqtts"
+) -> TlsSettings | None:
     """Read `tls:`.
 
     Args:
@@ -28,14 +30,15 @@ def read_tls(context: Context, section: Section, *, wanted: bool, is_server: boo
         wanted: whether the address says so (`mqtts://`).
         is_server: whether the address is listened on: a certificate is then needed.
         mark: the place of the address.
+        secure: the scheme that says so.
     """
     below = section.section("tls")
     if below is None:
         if wanted and is_server:
-            section.problems.add(mark, "mqtts:// needs `tls` with `certificate` and `key`")
+            section.problems.add(mark, f"{secure}:// needs `tls` with `certificate` and `key`")
         return TlsSettings() if wanted else None
     if not wanted:
-        section.problems.add(below.mark, "`tls` is set, but the address is not mqtts://")
+        section.problems.add(below.mark, f"`tls` is set, but the address is not {secure}://")
     clients = below.choice("clients", ("required", "optional"), "required") if is_server else None
     tls = TlsSettings(
         ca=context.file(below, "ca"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.config.document import Mark
 
 MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+WEBSOCKET_PORTS = {"ws": 9001, "wss": 9001}
 HTTP_PORTS = {"http": 80, "https": 443}
 SHORTEST_KEEPALIVE_S = 1.0
 LONGEST_KEEPALIVE_S = 65_535.0  # two bytes in CONNECT

@@ -165,7 +165,7 @@ class Listener:
         settings = self._settings
         where = f"{settings.host}:{settings.port}"
         try:
-            context = None if settings.tls is None else _server_context(settings.tls)
+            context = None if settings.tls is None else server_context(settings.tls)
             self._server = await self._loop.create_server(
                 lambda: Connection(self),
                 settings.host,
@@ -287,6 +287,10 @@ class Listener:
             await self._server.wait_closed()
             self._server = None
 
+    def connection(self) -> Connection:
+        """What serves a client that comes in over another port."""
+        return Connection(self)
+
     # Called by connections.
 
     def join(self, connection: Connection) -> bool:
@@ -356,7 +360,7 @@ class Listener:
                 connection.resume_reading()
 
 
-def _server_context(tls: TlsSettings) -> ssl.SSLContext:
+def server_context(tls: TlsSettings) -> ssl.SSLContext:
     """TLS 1.2 or later. With trust anchors, clients must bring a certificate that leads to one."""
     if tls.certificate is None:
         raise GatewayError("mqtts needs a certificate to listen with")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from gateway.observe.status import GatewayStatus, IngestStatus, Latency, LogStatus, SinkStatus
+    from gateway.observe.status import GatewayStatus, IngestStatus, Latency, ListenerStatus, LogStatus, SinkStatus
 
 MOST_LABELS = 64
 
@@ -36,6 +36,8 @@ class StatusCollector(Collector):
         """Every family of one scrape, all from one status."""
         status = self._status()
         yield from _ingest(status.ingest)
+        if status.listener is not None:
+            yield from _listener(status.listener)
         yield from _log(status.log)
         yield from _sinks(status.sinks)
         yield _counter("gateway_rule_firings", "Firings of a rule.", "rule", {r.id: r.firings for r in status.rules})
@@ -76,6 +78,15 @@ class MetricsPage:
 def _ingest(ingest: IngestStatus) -> Iterator[Metric]:
     yield CounterMetricFamily("gateway_events_received", "Messages handed to ingest.", value=ingest.received)
     yield _counter("gateway_events_rejected", "Messages made dead letters by ingest.", "reason", ingest.rejected)
+
+
+def _listener(listener: ListenerStatus) -> Iterator[Metric]:
+    yield GaugeMetricFamily("gateway_mqtt_connections", "Devices that are connected.", value=listener.connections)
+    yield _counter("gateway_mqtt_refused", "What devices wanted and were not given.", "action", listener.refused)
+    yield _counter("gateway_mqtt_dropped", "Messages that subscribers did not get.", "cause", listener.dropped)
+    yield CounterMetricFamily(
+        "gateway_mqtt_throttled", "How often a device sent faster than it may.", value=listener.throttled
+    )
 
 
 def _log(log: LogStatus) -> Iterator[Metric]:

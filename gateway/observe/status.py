@@ -138,8 +138,8 @@ class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Messages published to the listener."""
     sent: int = 0
     """Messages sent to subscribers."""
-    dropped: int = 0
-    """Messages that a session's full queue could not take."""
+    dropped: dict[str, int] = {}
+    """Messages that subscribers did not get, by cause: `queue_full`, `slow`, `too_large`, `expired`, ..."""
     refused: dict[str, int] = {}
     """What devices wanted and were not given, by what that was: `connect`, `publish`, `subscribe`."""
     throttled: int = 0

@@ -30,6 +30,7 @@ from gateway.config.settings import (
     TopicSettings,
     User,
     WebhookSettings,
+    WebSocketSettings,
 )
 from gateway.errors import ConfigError
 from gateway.model import Format
@@ -66,6 +67,7 @@ mqtt:
     max_packet: 2KiB
     max_connections: 3
     max_queued_messages: 4
+    websocket: {{url: "ws://127.0.0.1:9002", origins: ["https://A.example"]}}
     max_queued: 5KiB
     max_subscriptions: 6
     max_in_flight: 7
@@ -99,7 +101,7 @@ act: {{act_within: 0s, max_age: 14s}}
 """)
     at = tmp_path.resolve()
     loaded = load(path)
-    assert loaded.warnings == (f"{path}:33:35: the password stands in the address; better: password: ${{NAME}}",)
+    assert loaded.warnings == (f"{path}:34:35: the password stands in the address; better: password: ${{NAME}}",)
     assert loaded.settings == Settings(
         gateway_id="g",
         data_dir=at / "var",
@@ -117,6 +119,7 @@ act: {{act_within: 0s, max_age: 14s}}
             max_packet_bytes=2_048,
             max_connections=3,
             max_queued_messages=4,
+            websocket=WebSocketSettings(host="127.0.0.1", port=9_002, origins=frozenset({"https://a.example"})),
             max_queued_bytes=5_120,
             max_subscriptions=6,
             max_in_flight=7,

@@ -9,6 +9,10 @@ from gateway.observe.metrics import MOST_LABELS, MetricsPage
 PROMISED = {
     "gateway_events_received_total": set(),
     "gateway_events_rejected_total": {"reason"},
+    "gateway_mqtt_connections": set(),
+    "gateway_mqtt_refused_total": {"action"},
+    "gateway_mqtt_dropped_total": {"cause"},
+    "gateway_mqtt_throttled_total": set(),
     "gateway_log_appended_total": set(),
     "gateway_log_bytes": set(),
     "gateway_log_written_bytes_total": set(),
@@ -54,6 +58,10 @@ def test_every_value_is_the_status_s_own(status):
     _, samples = scrape(status)
     assert samples["gateway_events_received_total",] == 107
     assert samples["gateway_events_rejected_total", ("reason", "json")] == 3
+    assert samples["gateway_mqtt_connections",] == 20
+    assert samples["gateway_mqtt_refused_total", ("action", "publish")] == 5
+    assert samples["gateway_mqtt_dropped_total", ("cause", "slow")] == 6
+    assert samples["gateway_mqtt_throttled_total",] == 7
     assert samples["gateway_log_appended_total",] == 120
     assert samples["gateway_log_bytes",] == 4_096
     assert samples["gateway_log_written_bytes_total",] == 9_000
