@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint types contracts unit reliability mutants models bench bench-log bench-rules lock servers clean
+.PHONY: help demo run test check lint types contracts unit reliability fuzz mutants models bench bench-log bench-rules lock servers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ reliability: $(VENV)/.installed-dev servers  ## every storage fault at full coun
 	rm -rf .reliability && mkdir .reliability
 	RELIABILITY=full RELIABILITY_FIGURES=.reliability CI=true $(BIN)/python -m pytest tests/crash --timeout 14400 $(ARGS)
 	$(BIN)/python -m tests.crash.report .reliability
+
+fuzz: $(VENV)/.installed-dev  ## a million bent packets at the listener: no crash, no hang, no memory kept (minutes)
+	FUZZ_PACKETS=$${FUZZ_PACKETS:-1000000} $(BIN)/python -m pytest tests/mqtt/test_fuzz.py -q -s -p no:cacheprovider
 
 mutants: $(VENV)/.installed-dev servers  ## plant bugs in a copy of the source, one by one; each must make the tests fail
 	$(BIN)/python -m tests.mutants $(ARGS)
