@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from gateway.rules.compiled import RuleSet
 
 FINE, FOUND_WRONG = 0, 1
+SWITCH_S = 0.000_5
+"""How long the loop may go on while the writing thread waits for the interpreter; Python's 5 ms are many syncs."""
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_gateway(settings: Settings, rules: RuleSet) -> int:
     """Run until SIGTERM or SIGINT, then drain. SIGHUP reads the rules anew. Returns the process's exit code."""
+    sys.setswitchinterval(SWITCH_S)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(_live(settings, rules))

@@ -5,6 +5,8 @@ Invariants:
   reported.
 - An incomplete packet is kept as bytes until it is whole, and not looked at again before: a packet that trickles in
   byte by byte costs no more than one that comes at once.
+- However much one peer sends, the others have their turns: it is read in shares, and no further while a few of them
+  are on their way to the disk.
 - A peer that does not read is not sent more messages (they stay in its session), and one that does not even read the
   answers to what it sends is dropped.
 """
@@ -26,8 +28,6 @@ from gateway.mqtt.wire import Body, NeedMore, frame_at
 from gateway.observe import events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gateway.mqtt.listener import Listener
 
 HIGH_WATER_BYTES = 256 * 1024
@@ -38,6 +38,13 @@ FLUSH_BYTES = 64 * 1024
 """What is gathered for one write at most, so that the transport's high-water mark is noticed in time."""
 MAX_CONNECT_BYTES = 64 * 1024
 """What a stranger may make us keep."""
+LIGHT_BYTES = 1024
+"""Who sends less at a time does not keep others waiting, but waits for those who send more."""
+SHARE_BYTES, UNDER_WAY_BYTES = 4 * 1024, 16 * 1024
+"""Beside light senders: what is taken from one client before the others have their turn, and what of it may be on its
+way to the disk."""
+ALONE_UNDER_WAY_BYTES = 128 * 1024
+"""The same where everybody sends much."""
 CONNECT_BYTE = 0x10
 CLOSE_WITHIN_S = 5.0
 """How long a closed connection may take to send its last bytes."""
@@ -50,8 +57,12 @@ class Connection(asyncio.Protocol):
         self._listener = listener
         self._gathering = listener.gathering
         self._transport: asyncio.Transport | None = None
+        self._limit_bytes = listener.house.terms.max_packet_bytes
         self._tail = bytearray()
+        """A packet that is not whole yet."""
         self._wanted_bytes = 0
+        self._rest = bytearray()
+        """What came in behind it and has not been looked at."""
         self._parts: list[bytes] = []
         self._parts_bytes = 0
         self._is_closed = False
@@ -75,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self.peer = _address(transport.get_extra_info("peername"))
         self.conversation = Conversation(
-            self._listener.house, self, Peer(self.peer, _certified(transport)), self.go_on, self.since_s
+            self._listener.house, self, Peer(self.peer, _certified(transport)), self._go_on_soon, self.since_s
         )
         if not self._listener.join(self):
             self._is_closed = True
@@ -92,20 +103,21 @@ class Connection(asyncio.Protocol):
         """Bytes came in."""
         if self._is_closed:
             return
-        if self.conversation.is_pending:  # they were on their way already
-            self._tail += data
+        if self._rest or self.conversation.is_pending:  # they were on their way already
+            self._rest += data
             return
-        self._guarded(self._take, data)
-
-    def _guarded(self, take: Callable[[bytes], None], data: bytes) -> None:
         try:
-            take(data)
-        except RefusedError:
+            self._receive(data)
+        except Exception as error:  # noqa: BLE001 - one client must not disturb another, whatever it found
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, RefusedError):
             self.close()  # it has been told, and so has everybody else
-        except ProtocolError as error:
+        elif isinstance(error, ProtocolError):
             events.protocol_broken(self.peer, code=f"0x{error.reason_code:02x}", detail=str(error))
             self.cut(error.reason_code, str(error))
-        except Exception as error:  # noqa: BLE001 - one client must not disturb another, whatever it found
+        else:
             events.task_failed("mqtt.connection", error)
             self.cut(Reason.UNSPECIFIED)
 
@@ -183,8 +195,12 @@ class Connection(asyncio.Protocol):
 
     def resume_reading(self) -> None:
         """Read again; the time during which nobody listened does not count against the peer."""
-        if self._transport is not None and not self._transport.is_closing() and not self._is_held:
-            self.conversation.grace(self._listener.now_s())
+        if self._transport is None or self._transport.is_closing() or self._is_held:
+            return
+        self.conversation.grace(self._listener.now_s())
+        if self._rest:
+            self._go_on_soon()
+        else:
             self._transport.resume_reading()
 
     @property
@@ -192,25 +208,27 @@ class Connection(asyncio.Protocol):
         """Whether this peer alone is not to be read, for the time being."""
         return self._is_throttled or self.conversation.is_pending or self.conversation.is_crowded
 
-    def go_on(self) -> None:
-        """What held this peer back may be over."""
-        if not self._is_closed:
-            self._guarded(self._go_on, b"")
+    def _go_on(self) -> None:
+        """Read on: what held this peer back may be over, or its next share is due."""
+        if self._is_closed or self._is_held or self._listener.is_deaf:
+            return
+        try:
+            if self.conversation.session is None:
+                self.conversation.proceed(self._listener.now_s())
+            if self._rest:
+                share = bytes(self._rest[:SHARE_BYTES])
+                del self._rest[:SHARE_BYTES]
+                self._take(share)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failed(error)
+        self.resume_reading()
 
-    def _go_on(self, _: bytes) -> None:
-        conversation = self.conversation
-        if conversation.session is None and not conversation.is_pending:
-            conversation.proceed(self._listener.now_s())
-            tail = bytes(self._tail)
-            self._tail.clear()
-            if tail:
-                self._take(tail)
-        if not self._is_held and not self._listener.is_deaf:
-            self.resume_reading()
+    def _go_on_soon(self) -> None:
+        self._listener.soon(self._go_on)
 
     def _unthrottle(self) -> None:
         self._is_throttled = False
-        self.go_on()
+        self._go_on()
 
     def check(self, now_s: float) -> None:
         """Give up on a peer that is silent for too long, or that does not let itself be closed."""
@@ -224,6 +242,15 @@ class Connection(asyncio.Protocol):
 
     # Reading.
 
+    def _receive(self, data: bytes) -> None:
+        """Take what came in; where others wait, a share of it now and the rest by and by."""
+        if len(data) > SHARE_BYTES and self._gathering.has_light_senders(self._listener.now_s()):
+            self._rest += data[SHARE_BYTES:]
+            self.pause_reading()
+            self._go_on_soon()
+            data = data[:SHARE_BYTES]
+        self._take(data)
+
     def _take(self, data: bytes) -> None:
         if self._tail:
             self._tail += data
@@ -234,35 +261,42 @@ class Connection(asyncio.Protocol):
             self._tail.clear()
         conversation = self.conversation
         turn = self._gathering.turn
-        size_bytes = len(data)
-        before = len(turn.topics)
+        topics, size_bytes = turn.topics, len(data)
+        before = len(topics)
         mids = turn.pubacks.get(conversation) or []
         recs = turn.pubrecs.get(conversation) or []
         answers = len(mids) + len(recs)
+        position = 0
         try:
             position = self._parse(data, mids, recs)
         finally:
             # What came before a violation was received, and is stored like the rest.
-            if len(turn.topics) > before:
+            if len(topics) > before:
                 turn.senders.append((before, conversation))
             if mids:
                 turn.pubacks[conversation] = mids
             if recs:
                 turn.pubrecs[conversation] = recs
             added = len(mids) + len(recs) - answers
-            if len(turn.topics) > before or added:
-                self._gathering.gathered(len(data))
-        if position < len(data):
+            if added or len(topics) > before:
+                self._gathering.gathered(size_bytes, conversation)
+                is_shared = size_bytes > LIGHT_BYTES and self._gathering.has_light_senders(self._listener.now_s())
+                conversation.gathered(size_bytes, UNDER_WAY_BYTES if is_shared else ALONE_UNDER_WAY_BYTES)
+        if position < size_bytes:
             self._tail += data[position:]
         if added:
             conversation.count(added)
         if self._throttle is not None:
-            wait_s = self._throttle.take(max(len(turn.topics) - before, added), size_bytes, self._listener.now_s())
-            if wait_s and not self._is_throttled:
-                self._is_throttled = True
-                self._listener.throttled(wait_s, self._unthrottle)
-        if self._is_held:
+            self._slow_down(max(len(topics) - before, added), size_bytes)
+        if conversation.is_pending or conversation.is_crowded or self._is_throttled:
             self.pause_reading()
+
+    def _slow_down(self, messages: int, size_bytes: int) -> None:
+        assert self._throttle is not None, "asked by the caller"
+        wait_s = self._throttle.take(messages, size_bytes, self._listener.now_s())
+        if wait_s and not self._is_throttled:
+            self._is_throttled = True
+            self._listener.throttled(wait_s, self._unthrottle)
 
     def _parse(self, data: bytes, mids: list[bytes], recs: list[bytes]) -> int:
         """Take every whole packet. Returns where the first incomplete one begins."""
@@ -272,8 +306,10 @@ class Connection(asyncio.Protocol):
         now_s = listener.now_s()
         conversation.heard(now_s)
         position, end = 0, len(data)
+        if end < LIGHT_BYTES:
+            self._gathering.light_s = now_s
         while position < end:
-            limit_bytes = listener.house.terms.max_packet_bytes
+            limit_bytes = self._limit_bytes
             if conversation.session is not None:
                 position = scan(
                     data, position, limit_bytes, conversation.known, turn, mids, v5=conversation.version != V311
@@ -292,8 +328,9 @@ class Connection(asyncio.Protocol):
             if packet is not None and packet.qos:
                 (mids if packet.qos == 1 else recs).append(packet.mid)
             position = frame.stop
-            if conversation.is_pending:
-                break
+            if conversation.is_pending:  # what follows is looked at when it is known who this is
+                self._rest[:0] = data[position:]
+                return end
             if conversation.is_over:
                 self.close()
                 return end
@@ -302,6 +339,7 @@ class Connection(asyncio.Protocol):
     def _end(self) -> None:
         self._parts.clear()
         self._parts_bytes = 0
+        self._rest.clear()
         if not self._has_ended:
             self._has_ended = True
             self.conversation.end(self._listener.now_s())

@@ -76,6 +76,7 @@ class Conversation:
         "_access",
         "_admission",
         "_aliases",
+        "_enough_bytes",
         "_exchange",
         "_grant",
         "_keepalive_s",
@@ -88,8 +89,10 @@ class Conversation:
         "is_over",
         "keeps_will",
         "known",
+        "period",
         "session",
         "unacknowledged",
+        "unsettled_bytes",
         "user",
         "version",
     )
@@ -128,11 +131,15 @@ class Conversation:
         self.session: Session | None = None
         self.user = ""
         """The name under which it has proved itself, or the one that it gave where nobody has to."""
+        self._enough_bytes = 0
+        self.period = 0
+        self.unsettled_bytes = 0
+        """Received from it, and not yet on disk."""
         self.unacknowledged = 0
         """QoS 1 and 2 messages taken in and not answered yet."""
         self.is_crowded = False
-        """So many of them that nothing more should be read. A 5.0 client knows how many it may send; 3.1.1 has no word
-        for it."""
+        """So much of it is under way that nothing more should be read: bytes, for the sake of the others; or messages,
+        where the client cannot know how many it may send, since 3.1.1 has no word for it."""
         self.keeps_will = True
         self.is_over = False
         self.deadline_s: float | None = now_s + self._terms.connect_timeout_s
@@ -199,6 +206,24 @@ class Conversation:
                 raise ProtocolError("more unacknowledged messages than were granted", Reason.RECEIVE_MAXIMUM_EXCEEDED)
             self.is_crowded = True
 
+    def gathered(self, size_bytes: int, most_bytes: int) -> None:
+        """So many more bytes of it are on their way to the disk; beyond `most_bytes`, no more should be read."""
+        self.unsettled_bytes += size_bytes
+        if self.unsettled_bytes > most_bytes:
+            self.is_crowded = True
+            self._enough_bytes = most_bytes // 2
+
+    def settled(self, size_bytes: int) -> None:
+        """So many of them have arrived there."""
+        self.unsettled_bytes -= size_bytes
+        if (
+            self.is_crowded
+            and self.unsettled_bytes <= self._enough_bytes
+            and self.unacknowledged <= self._terms.max_in_flight // 2
+        ):
+            self.is_crowded = False
+            self._resume()
+
     def acknowledge(self, pubacks: list[bytes], pubrecs: list[bytes]) -> None:
         """Answer messages that are on disk now: QoS 1, then QoS 2, each in order of receipt [MQTT-4.6.0-2, -3].
 
@@ -211,9 +236,6 @@ class Conversation:
             self._outlet.put(encode_pubacks(pubacks))
         if pubrecs:
             self._outlet.put(encode_pubrecs(pubrecs))
-        if self.is_crowded and self.unacknowledged <= self._terms.max_in_flight // 2:
-            self.is_crowded = False
-            self._resume()
 
     def refuse(self, pubrecs: list[bytes], reason: int) -> None:
         """Messages could not be stored: close, so that the client offers them again."""

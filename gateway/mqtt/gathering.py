@@ -9,6 +9,8 @@ Invariants:
 - Turns are acknowledged in the order in which they were received, even if they are settled in another
   [MQTT-4.6.0-2].
 - At most one socket write per connection and turn of the loop, however many acknowledgements and messages it carries.
+- A turn waits for more only where many devices send often (a fleet), and then for a few milliseconds: a lone device
+  never waits.
 - More than `max_unsettled_bytes` received and not settled: no socket is read until half of that is settled.
 - A turn that the intake refused by raising is not acknowledged, and its senders are disconnected, since MQTT offers a
   message again only on a new connection.
@@ -32,6 +34,16 @@ if TYPE_CHECKING:
 
     from gateway.mqtt.exchange import Exchange
     from gateway.mqtt.ledger import Entry
+    from gateway.mqtt.turn import Sender
+
+
+LIGHT_FOR_S = 0.1
+PERIOD_S = 0.1
+FLEET_SENDERS, FLEET_RATE_PER_S = 16, 4_000
+"""So many senders with so many messages are a fleet: its turns are ended every `FLEET_S`, or when `FLEET_MESSAGES`, or
+one from each sender, are there. A turn costs a sync and a round through all stages, which then carries many events."""
+FLEET_S = 0.006
+FLEET_MESSAGES = 64
 
 
 class Keeper(Protocol):
@@ -92,6 +104,19 @@ class Gathering:
         self.turn = Turn()
         """Where connections put what they read."""
         self.unsettled_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        """Ends the turn, where that waits."""
+        self._ended_s = float("-inf")
+        """When the last turn was ended."""
+        self._period, self._period_s = 1, mono_s()
+        self._senders = 0
+        """Of this period."""
+        self._received = 0
+        """Before it."""
+        self._enough = 0
+        """How many messages a turn waits for; 0: for none."""
+        self.light_s = float("-inf")
+        """When somebody last sent little."""
         self.received = 0
         """Messages, all that were ever handed to the intake."""
         self.received_bytes = 0
@@ -101,23 +126,60 @@ class Gathering:
         """Belong to this loop."""
         self._loop = loop
 
-    def gathered(self, wire_bytes: int) -> None:
+    def gathered(self, wire_bytes: int, sender: Sender | None = None) -> None:
         """A connection has put something into the turn: see to it when the loop's turn is over."""
-        self.turn.wire_bytes += wire_bytes
+        turn = self.turn
+        turn.wire_bytes += wire_bytes
         self.unsettled_bytes += wire_bytes
-        self._open_turn()
+        if sender is not None:
+            turn.sizes[sender] = turn.sizes.get(sender, 0) + wire_bytes
+            if sender.period != self._period:
+                sender.period = self._period
+                self._senders += 1
+        if not self._is_turn_open:
+            self._open_turn()
+        elif self._timer is not None and len(turn.topics) >= self._enough:
+            self._end_soon()
         if self.unsettled_bytes > self._max_unsettled_bytes and not self.is_full:
             self.is_full = True
             self._on_change()
 
+    def has_light_senders(self, now_s: float) -> bool:
+        """Whether there are clients that wait for those who send much."""
+        return now_s - self.light_s < LIGHT_FOR_S
+
     def _open_turn(self) -> None:
-        if not self._is_turn_open and self._loop is not None:
-            self._is_turn_open = True
+        if self._is_turn_open or self._loop is None:
+            return
+        self._is_turn_open = True
+        if self._enough and (wait_s := self._ended_s + FLEET_S - self._mono_s()) > 0:
+            self._timer = self._loop.call_later(wait_s, self.end_turn)
+        else:
             self._loop.call_soon(self.end_turn)
+
+    def _end_soon(self) -> None:
+        if self._timer is not None and self._loop is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._loop.call_soon(self.end_turn)
+
+    def _look_around(self, now_s: float) -> None:
+        """Whether it is a fleet that sends: many devices, little each, so that turns are worth some waiting."""
+        self._ended_s = now_s
+        if now_s - self._period_s > PERIOD_S:
+            messages = self.received - self._received
+            is_fleet = self._senders >= FLEET_SENDERS and messages >= FLEET_RATE_PER_S * (now_s - self._period_s)
+            self._enough = min(FLEET_MESSAGES, self._senders) if is_fleet else 0
+            self._senders, self._received = 0, self.received
+            self._period, self._period_s = self._period + 1, now_s
 
     def end_turn(self) -> None:
         """Hand over what has gathered."""
         self._is_turn_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._look_around(self._mono_s())
         turn = self.turn
         self._add_wills(turn)
         entries, turn.answers = self._exchange.notes.take()
@@ -190,6 +252,8 @@ class Gathering:
 
     def _release(self, turn: Turn) -> None:
         self.unsettled_bytes -= turn.wire_bytes
+        for sender, size_bytes in turn.sizes.items():
+            sender.settled(size_bytes)
         if self.is_full and self.unsettled_bytes <= self._max_unsettled_bytes // 2:
             self.is_full = False
             self._on_change()

@@ -329,6 +329,11 @@ class Listener:
         self._throttled_total += 1
         self._loop.call_later(wait_s, over)
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call in the loop's next turn."""
+        assert self._loop is not None, "it is connected"
+        self._loop.call_soon(call)
+
     def ended(self) -> None:
         """A session may have left a will behind: have it stored when the turn is over."""
         if self.exchange.has_wills:

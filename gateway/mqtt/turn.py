@@ -44,6 +44,11 @@ class Sender(Protocol):
     """Who sent something. Compared by identity: one connection, never its successor."""
 
     session: Session | None
+    period: int
+    """In which it last sent something; set by the gathering."""
+
+    def settled(self, size_bytes: int) -> None:
+        """So many bytes of what it sent are no longer on their way to the disk."""
 
     def acknowledge(self, pubacks: list[bytes], pubrecs: list[bytes]) -> None:
         """Answer messages, in the order given, if the connection is still there."""
@@ -78,6 +83,8 @@ class Turn:
     """Packet ids of QoS 2 messages of kept sessions, those that are no repetitions."""
     answers: list[tuple[Outlet, bytes]] = field(default_factory=list)
     """What is said once everything so far is on disk."""
+    sizes: dict[Sender, int] = field(default_factory=dict)
+    """By sender: bytes of what it sent."""
     wire_bytes: int = 0
     is_settled: bool = False
 
