@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-SERVERS := mosquitto mosquitto-clients victoria-metrics openssl strace systemd
+JS := tests/mqtt/javascript
+SERVERS := mosquitto mosquitto-clients victoria-metrics openssl strace systemd paho.mqtt.c-examples
 # Debian puts brokers where only root looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
@@ -97,8 +98,14 @@ $(VENV)/.installed-bench: requirements-bench.lock | $(VENV)/.installed-dev
 	@touch $@
 
 servers:
-	@missing=""; for each in mosquitto mosquitto_pub victoria-metrics openssl strace systemd-analyze; do \
+	@missing=""; for each in mosquitto mosquitto_pub victoria-metrics openssl strace systemd-analyze paho_c_pub; do \
 	  command -v $$each >/dev/null || missing="$$missing $$each"; done; \
 	if [ -n "$$missing" ]; then \
 	  { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SERVERS); } \
 	  || { echo "the tests need$$missing: apt-get install $(SERVERS)"; exit 1; }; fi
+	@command -v npm >/dev/null || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends nodejs npm
+	@$(MAKE) --no-print-directory $(JS)/node_modules/.installed
+
+$(JS)/node_modules/.installed: $(JS)/package-lock.json
+	@cd $(JS) && npm ci --silent --no-audit --no-fund
+	@touch $@
