@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint types contracts unit reliability fuzz mutants models bench bench-log bench-rules lock servers clean
+.PHONY: help demo run test check lint types contracts unit reliability fuzz mutants models bench bench-listener bench-log bench-rules lock servers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ bench-rules: $(VENV)/.installed-bench  ## rules by themselves, beside a function
 
 bench: $(VENV)/.installed-dev servers  ## end to end: durable events a second and CPU by stage, beside mosquitto
 	$(BIN)/python -m benches.end_to_end $(ARGS)
+
+bench-listener: $(VENV)/.installed-dev servers  ## the listener under a fleet, a flood, idlers, a lone device; BENCH_DIR=folder, ARGS="flood lone"
+	$(BIN)/python -m benches.listener --folder $${BENCH_DIR:-.} $(ARGS)
 
 bench-log: $(VENV)/.installed-bench  ## the log by itself, beside SQLite, LMDB, persist-queue and the raw limit
 	$(BIN)/python -m benches.log $(ARGS)

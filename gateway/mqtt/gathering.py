@@ -183,7 +183,7 @@ class Gathering:
         turn = self.turn
         self._add_wills(turn)
         entries, turn.answers = self._exchange.notes.take()
-        if not (turn.topics or turn.pubrecs or turn.answers or entries):
+        if not (turn.topics or turn.pubacks or turn.pubrecs or turn.answers or entries):
             return
         self.turn = Turn()
         self._unsettled.append(turn)
