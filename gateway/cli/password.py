@@ -27,4 +27,4 @@ def password(
     import msgspec
 
     shown = msgspec.json.encode(username).decode()  # JSON's form of a text is YAML's, too
-    typer.echo(f"- username: {shown}\n  password_hash: {hash_password(plain)}")
+    typer.echo(f'- username: {shown}\n  password_hash: "{hash_password(plain)}"')
