@@ -1,10 +1,14 @@
 """Every refusal is in the audit trail, alone or counted, and a flood of them pushes nothing out."""
 
+import asyncio
+
 import msgspec
 
 from gateway.app.refusals import MAX_KINDS, Refusals
-from gateway.model import Refused
+from gateway.config.settings import ListenSettings, Permission, User
+from gateway.model import Batch, Refused
 from gateway.mqtt.access import Refusal
+from gateway.ringlog import inspect
 
 
 class Log:
@@ -50,3 +54,31 @@ def test_a_flood_of_kinds_shares_one_record():
     refusals.flush()
     assert len(log.records) == MAX_KINDS + 2
     assert sum(record.count for record in log.records) == 5_000
+
+
+async def test_what_the_listener_refuses_is_in_the_audit_log(lives):
+    """Through the whole gateway: a message at QoS 0 that nobody hears of, and a login, are found there afterwards."""
+    life = lives()
+    listen = ListenSettings(
+        port=0, users=(User(username="a", password="x"),), permissions=(Permission(publish=("d/{device}/#",)),)
+    )
+    gateway = await life.begin(listen=listen)
+    connect = b"\x10\x13\0\4MQTT\4\xc2\0\x3c\0\1c\0\1a\0\1"
+    for password, rest in ((b"x", b"\x30\6\0\3d/bx\xc0\0"), (b"y", b"")):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.listener.port)
+        writer.write(connect + password + rest)
+        await asyncio.wait_for(reader.readexactly(6 if rest else 4), 10)
+        writer.transport.abort()
+    assert await gateway.drain()
+    life.gateway = None
+    found = [
+        msgspec.json.decode(payload, type=Refused)
+        for batch in inspect.scan_log(life.home / "data", "audit")
+        if isinstance(batch, Batch)
+        for topic, payload in zip(batch.topics, batch.payloads, strict=True)
+        if topic == "$gateway/refusals"
+    ]
+    assert [(each.action, each.user, each.subject, each.code) for each in found] == [
+        ("publish", "a", "d/b", 0x87),
+        ("connect", "a", "", 0x86),
+    ]
