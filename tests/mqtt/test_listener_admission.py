@@ -72,7 +72,7 @@ async def test_what_the_server_does_not_offer_is_announced(bench):
     ],
 )
 async def test_strangers_are_closed(bench, data, answer):
-    """Whatever it is, it is not MQTT as we speak it."""
+    """Whatever it is, it is not MQTT as we speak it, or not CONNECT [MQTT-3.1.0-1, 3.1.2-2]."""
     stranger = await bench.socket()
     stranger.send(data)
     assert await stranger.closed() == answer
@@ -90,7 +90,7 @@ async def test_strangers_are_closed(bench, data, answer):
     ],
 )
 async def test_violations_end_the_connection_with_their_reason(bench, data, reason):
-    """5.0 is told in DISCONNECT, 3.1.1 just closed; nobody else notices."""
+    """5.0 is told in DISCONNECT, 3.1.1 just closed; nobody else notices. A second CONNECT is one [MQTT-3.1.0-2]."""
     bystander = await bench.client("bystander")
     culprit = await bench.client("culprit", v5=True)
     culprit.send(data)
@@ -144,3 +144,17 @@ async def test_a_bug_in_one_conversation_closes_only_that_one(bench, monkeypatch
     victim.send(wire.packet(0x82, b"\0\1" + wire.text("a") + b"\0"))
     assert await victim.closed() == b""
     await bystander.silence()
+
+
+async def test_a_sentence_is_said_only_to_who_takes_it(open_listener, wire):
+    """[MQTT-3.2.2-19, 3.14.2-3]: a reason string that would make the packet too large for the client is left out."""
+    bench = await open_listener(users=(ALICE,))
+    for limit_bytes, has_sentence in ((b"", True), (b"\x27\0\0\0\x20", False)):
+        stranger = await bench.client("c", v5=True, properties=limit_bytes)
+        assert stranger.connack[1][1] == 0x87
+        assert (b"\x1f" in stranger.connack[1][2:]) is has_sentence
+        guest = await bench.client("c", v5=True, username="alice", password="secret", properties=limit_bytes)
+        guest.send(wire.publish("a/+", v5=True))
+        farewell = await guest.closed()
+        assert farewell[0] == 0xE0
+        assert (len(farewell) > 3) is has_sentence

@@ -88,7 +88,7 @@ async def test_the_gateways_own_messages_do_not_pass_the_intake(bench):
 
 
 async def test_retained_messages_come_with_the_flag_on_subscribing_and_without_it_live(bench, wire):
-    """[MQTT-3.3.1-8, -9]; an empty payload clears."""
+    """[MQTT-3.3.1-8, -9]; an empty payload clears [MQTT-3.3.1-6, -7]."""
     device = await bench.client("dev")
     device.send(wire.publish("a/1", b"one", retain=True), wire.publish("a/2", b"two", qos=1, retain=True))
     assert (await device.packet())[0] == 0x40
@@ -116,7 +116,7 @@ async def test_retain_as_published_keeps_the_flag(bench, wire):
 
 
 async def test_properties_are_passed_on_to_5_0_and_left_out_for_3_1_1(bench, wire):
-    """Content type, response topic, user properties and the like belong to the message."""
+    """Content type, response topic, user properties and the like belong to the message [MQTT-3.3.2-17, -18]."""
     new, old = await bench.client("new", v5=True), await bench.client("old")
     await new.subscribe("a")
     await old.subscribe("a")

@@ -51,7 +51,7 @@ def test_a_message_goes_through_its_four_steps():
 
 
 def test_a_message_that_the_client_has_is_never_sent_again():
-    """[MQTT-4.3.3-7, 4.4.0-1]: after a reconnect its PUBREL is, and what it has not confirmed comes with DUP."""
+    """[MQTT-4.3.3-7, 4.4.0-1, 4.6.0-4]: after a reconnect its PUBREL is; what it has not confirmed has DUP."""
     session, _ = _session()
     _send(session, b"a", b"b", b"c")
     session.receive(3, 0, 0.0)

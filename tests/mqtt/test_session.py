@@ -70,7 +70,7 @@ def test_a_full_queue_keeps_the_oldest_and_counts_the_rest():
 
 
 def test_a_reconnect_sends_what_was_in_flight_first_with_dup_and_its_old_ids():
-    """[MQTT-4.4.0-1]: same packet ids, same order, then the queue."""
+    """[MQTT-4.4.0-1, 4.6.0-1]: same packet ids, same order, then the queue."""
     session, first = a_session(window=3)
     send(session, b"a", b"b", b"c", b"d")
     session.acknowledge(2, 0.0)  # d goes out with packet id 4

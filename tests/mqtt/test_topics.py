@@ -66,14 +66,14 @@ def test_captures_tell_what_stood_at_their_levels():
     ],
 )
 def test_what_is_no_filter_is_refused_with_a_sentence(bad):
-    """The operator learns what is wrong before anything is subscribed."""
+    """The operator learns what is wrong before anything is subscribed [MQTT-4.7.1-1, -2, 4.7.3-1 to -3]."""
     with pytest.raises(ValueError, match=r"\w+ \w+"):
         compile_filter(bad)
 
 
 @pytest.mark.parametrize("bad", ["", "a/+", "#", "a\0", "é" * 40_000, "\ud800"])
 def test_what_is_no_topic_name_is_told(bad):
-    """Nothing is ever published to a wildcard, to nothing, or to what is not UTF-8."""
+    """Nothing is ever published to a wildcard, to nothing, or to what is not UTF-8 [MQTT-3.3.2-2, 4.7.3-1]."""
     assert topic_problem(bad)
 
 
