@@ -167,7 +167,7 @@ class Listener:
         try:
             context = None if settings.tls is None else server_context(settings.tls)
             self._server = await self._loop.create_server(
-                lambda: Connection(self),
+                self.connection,
                 settings.host,
                 settings.port,
                 backlog=BACKLOG,
@@ -288,7 +288,7 @@ class Listener:
             self._server = None
 
     def connection(self) -> Connection:
-        """What serves a client that comes in over another port."""
+        """What serves one client, over whichever port it comes in."""
         return Connection(self)
 
     # Called by connections.
