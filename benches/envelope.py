@@ -90,7 +90,7 @@ def main() -> None:
         prefix, stamped = batch.origin.prefix(), ("time", rfc3339(batch.stamp.wall_ns))
         columns = [
             measure(lambda batch=batch: events.batch([batch]), size),
-            measure(lambda batch=batch: b"".join(lines.lines(batch)), size),
+            measure(lambda batch=batch: lines.text(batch), size),
             measure(lambda batch=batch: "\n".join(points.lines(batch)).encode(), size),
             measure(
                 lambda batch=batch, prefix=prefix, stamped=stamped: [

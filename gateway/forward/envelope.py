@@ -1,9 +1,9 @@
 r"""How an event is written for others: CloudEvents 1.0 in JSON, and one line of JSON for files. Pure.
 
-An event becomes three pieces of bytes around its payload, of which only the numbers are made per event:
+An event is pieces of bytes around its payload, none of which is made for it alone. A batch is one `join` of them:
 
-    ┌ per batch: id prefix, source, time ┐┌ per event ┐┌ per topic, format and flags ┐┌ payload ┐
-    {…,"time":"…","id":"greenhouse-01/…/3/ 1042","sequence":"…1042 ","subject":"…","data": {"t":21.5} }
+    ┌ per thousand: time, source, id ┐┌ table ┐┌ per thousand ┐┌ table ┐┌ per topic, format, flags ┐┌ payload ┐
+    {…,"time":"…","id":"green-01/…/3/1 042      ","sequence":"…1 042      ","subject":"…","data":     {"t":21.5} }
 
 Invariants:
 - A JSON payload is embedded as it came: ingest has validated it, and numbers keep every digit. Only line ends are taken
@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,9 @@ _FLAG_NAMES = ((RETAINED, b"retained"), (DUPLICATE, b"duplicate"), (DERIVED, b"d
 _SPOKEN_FLAGS = RETAINED | DUPLICATE | DERIVED | REPLAYED
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_WALL_S = 253_402_300_799  # the last second of year 9999
+_LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
+_ALL_DIGITS = [b"%d" % number for number in range(1_000)]
+_THREE_DIGITS = [b"%03d" % number for number in range(1_000)]
 _quote = msgspec.json.encode
 
 
@@ -63,10 +67,10 @@ class CloudEvents:
 
     def batch(self, batches: Iterable[Batch]) -> bytes:
         """The body of one request in the JSON batch format."""
-        return b"[" + b",".join([event for batch in batches for event in self.events(batch)]) + b"]"
+        return b"[" + b"".join(map(self._events, batches))[:-1] + b"]"
 
-    def events(self, batch: Batch) -> list[bytes]:
-        """One CloudEvent per record."""
+    def _events(self, batch: Batch) -> bytes:
+        """One CloudEvent per record, each with a comma behind it."""
         stamp = batch.stamp
         head = _quote(
             {
@@ -79,7 +83,8 @@ class CloudEvents:
                 "id": batch.origin.prefix(),
             }
         )[:-2]  # up to and into the id, which the sequence number completes
-        return _join(batch, head, b'%b%d","sequence":"%020d%b%b}', self._pieces)
+        names, bodies = _columns(batch, self._pieces)
+        return _write(batch.seq, head, b'","sequence":"', names, bodies, b"},", is_padded=True)
 
     def gap(self, gap: Gap, wall_ns: int) -> bytes:
         """The body of one request that tells of records which will never come. `wall_ns`: when it was noticed."""
@@ -102,11 +107,12 @@ class JsonLines:
     def __init__(self) -> None:
         self._pieces = _Pieces(_line_piece)
 
-    def lines(self, batch: Batch) -> list[bytes]:
+    def text(self, batch: Batch) -> bytes:
         """One line per record, each with its line end."""
         stamp = batch.stamp
         head = _quote({"time": rfc3339(stamp.wall_ns), "synced": stamp.synced, "id": batch.origin.prefix()})[:-2]
-        return _join(batch, head, b'%b%d","seq":%d%b%b}\n', self._pieces, one_line=True)
+        names, bodies = _columns(batch, self._pieces)
+        return _write(batch.seq, head, b'","seq":', names, _on_one_line(bodies), b"}\n", is_padded=False)
 
     def gap(self, gap: Gap, wall_ns: int) -> bytes:
         """A line that tells of records which will never come."""
@@ -159,21 +165,63 @@ class _Pieces(dict[tuple[str, int, int, bool], bytes]):
         return piece
 
 
-def _join(batch: Batch, head: bytes, template: bytes, pieces: _Pieces, *, one_line: bool = False) -> list[bytes]:
-    rows = zip(range(batch.seq, batch.end), batch.topics, batch.formats, batch.flags, batch.payloads, strict=True)
-    json = int(Format.JSON)
-    written = []
-    for seq, topic, format_, flags, payload in rows:
-        if format_ == json and payload:
-            if one_line and (b"\n" in payload or b"\r" in payload):
-                payload = msgspec.json.format(payload, indent=-1)  # noqa: PLW2901 - the same value on one line
-            written.append(template % (head, seq, seq, pieces[topic, format_, flags & _SPOKEN_FLAGS, False], payload))
-        else:
-            value = embeddable(payload, format_)
-            piece = pieces[topic, format_, flags & _SPOKEN_FLAGS, value is None]
-            body = b'"%b"' % b64encode(payload) if value is None else value
-            written.append(template % (head, seq, seq, piece, body))
-    return written
+def _columns(batch: Batch, pieces: _Pieces) -> tuple[list[bytes], list[bytes]]:
+    """What stands before each payload, and each payload as a JSON value."""
+    json, payloads = int(Format.JSON), batch.payloads
+    spoken = {flags & _SPOKEN_FLAGS for flags in set(batch.flags)}
+    if len(spoken) == 1 and batch.formats.count(json) == len(batch) and all(payloads):  # nearly always
+        (flags,) = spoken
+        by_topic = {topic: pieces[topic, json, flags, False] for topic in set(batch.topics)}
+        return [by_topic[topic] for topic in batch.topics], payloads
+    names: list[bytes] = []
+    bodies: list[bytes] = []
+    for topic, format_, flags, payload in zip(batch.topics, batch.formats, batch.flags, payloads, strict=True):
+        value = embeddable(payload, format_)
+        names.append(pieces[topic, format_, flags & _SPOKEN_FLAGS, value is None])
+        bodies.append(b'"%b"' % b64encode(payload) if value is None else value)
+    return names, bodies
+
+
+def _on_one_line(bodies: list[bytes]) -> list[bytes]:
+    text = b"".join(bodies)
+    if _LINE_FEED not in text and _CARRIAGE_RETURN not in text:
+        return bodies
+    return [msgspec.json.format(body, indent=-1) if b"\n" in body or b"\r" in body else body for body in bodies]
+
+
+def _write(
+    seq: int, head: bytes, between: bytes, names: list[bytes], bodies: list[bytes], end: bytes, *, is_padded: bool
+) -> bytes:
+    """`head` seq `between` seq name body `end`, for each record.
+
+    Args:
+        seq: of the first.
+        head: what each begins with.
+        between: stands before the second number.
+        names: what stands behind it.
+        bodies: the payloads.
+        end: what each ends with.
+        is_padded: the second number has 20 digits.
+    """
+    parts: list[bytes] = []
+    at, count = 0, len(bodies)
+    while at < count:
+        thousand, first = divmod(seq + at, 1_000)
+        stop = min(count, at + 1_000 - first)
+        last = first + stop - at
+        ids, numbers = _digits(thousand, first, last), _digits(thousand, first, last, is_padded=is_padded)
+        openings, middles = repeat(head + ids[0]), repeat(between + numbers[0])
+        rows = zip(openings, ids[1], middles, numbers[1], names[at:stop], bodies[at:stop], repeat(end), strict=False)
+        parts += chain.from_iterable(rows)
+        at = stop
+    return b"".join(parts)
+
+
+def _digits(thousand: int, first: int, last: int, *, is_padded: bool = False) -> tuple[bytes, list[bytes]]:
+    """The numbers from `1000 * thousand + first` on: what they all begin with, and how each of them ends."""
+    if is_padded:
+        return b"%017d" % thousand, _THREE_DIGITS[first:last]
+    return (b"%d" % thousand, _THREE_DIGITS[first:last]) if thousand else (b"", _ALL_DIGITS[first:last])
 
 
 def _flags(flags: int) -> Iterator[bytes]:

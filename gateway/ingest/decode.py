@@ -23,7 +23,7 @@ import msgspec
 from gateway.model import Batch, Format, Rejection, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 CODES = ("json", "utf8", "duplicate_key", "depth", "keys", "string_size", "nul", "number", "topic", "too_large")
 """Every reason for which ingest refuses a record: the values of the metric label."""
@@ -39,6 +39,7 @@ _Flat = dict[str, _Scalar]
 _Shallow = dict[str, _Scalar | _Flat | list[_Scalar]] | list[_Scalar | _Flat] | _Scalar
 _parse_shallow: Callable[[bytes], Value] = msgspec.json.Decoder(_Shallow).decode
 """At the price of an untyped parse this also says that no integer is too long and that nothing lies deep."""
+_parse_flat: Callable[[bytes], Value] = msgspec.json.Decoder(_Flat).decode
 _parse: Callable[[bytes], Value] = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -65,6 +66,27 @@ def decode(payload: bytes, payload_format: int) -> Value | Rejection:
     return _DECODERS[payload_format](payload)
 
 
+def decode_flat(payloads: Sequence[bytes]) -> list[Value] | None:
+    """The values of payloads that are all flat JSON objects with nothing unusual in them: what most sensors send.
+
+    What `decode_json` says of each of them, at two thirds of the price: they are parsed one by one and judged together.
+
+    Returns:
+        None if any of them needs a closer look.
+    """
+    try:
+        values = list(map(_parse_flat, payloads))
+    except _BROKEN:
+        return None
+    text = b"".join(payloads)
+    sizes = list(map(len, values))
+    if _BACKSLASH in text or max(sizes) > MAX_KEYS or max(map(len, payloads)) > MAX_STRING_BYTES:
+        return None
+    # As for one payload: a key has its colon, so that as many colons as keys kept, over all, are as many in each.
+    keys = sum(sizes)
+    return values if text.count(b":") == keys or _colons_behind_keys(text) == keys else None
+
+
 def decode_json(payload: bytes) -> Value | Rejection:
     """Strict JSON (RFC 8259) in UTF-8 without a byte order mark. See the module for what else is refused."""
     try:
@@ -87,15 +109,22 @@ def decode_json(payload: bytes) -> Value | Rejection:
 
 def _check_shallow(payload: bytes, value: Value) -> Value | Rejection:
     """The next cheapest: inner objects and lists, and colons within strings, as in a time of day."""
-    if len(payload) <= MAX_STRING_BYTES and _BACKSLASH not in payload:
-        # A colon that ends a key follows its quote or white space; few others do.
-        follow = payload.count(b'":')
-        for space, colon in _SPACED_COLONS:
-            if space in payload:
-                follow += payload.count(colon)
-        if follow == _count_keys(value) <= MAX_KEYS:
-            return value
+    if (
+        len(payload) <= MAX_STRING_BYTES
+        and _BACKSLASH not in payload
+        and _colons_behind_keys(payload) == _count_keys(value) <= MAX_KEYS
+    ):
+        return value
     return _inspect(payload, value)
+
+
+def _colons_behind_keys(text: bytes) -> int:
+    """How many colons follow a quote or white space: all that end a key, and few others."""
+    follow = text.count(b'":')
+    for space, colon in _SPACED_COLONS:
+        if space in text:
+            follow += text.count(colon)
+    return follow
 
 
 def _count_keys(shallow: Value) -> int:

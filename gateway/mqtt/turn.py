@@ -22,7 +22,7 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.model import DUPLICATE
 from gateway.mqtt.wire import encode_text
@@ -110,6 +110,18 @@ _PLAIN: tuple[int, ...] = tuple(
 )
 """By first byte: the event's flags, or -1 for what is not a QoS 0 or 1 PUBLISH."""
 
+RUN_BYTES = 1024
+"""From so much data on it is worth while to look for a run of packets on one topic."""
+_LONGEST_IN_RUN = 1024
+_HEADS = {
+    first: [
+        bytes((first, size) if size < 0x80 else (first, size & 0x7F | 0x80, size >> 7))
+        for size in range(_LONGEST_IN_RUN)
+    ]
+    for first in (0x30, 0x32)
+}
+"""First byte and remaining length of packets, by first byte and length."""
+
 
 def scan(
     data: bytes, position: int, limit_bytes: int, known: dict[bytes, str], turn: Turn, mids: list[bytes], *, v5: bool
@@ -129,6 +141,8 @@ def scan(
         Where it stopped: the end, or a packet that is incomplete, of another kind, with properties, on a topic not yet
         known, long, or wrong.
     """
+    if len(data) - position >= RUN_BYTES and limit_bytes >= _LONGEST_IN_RUN:
+        position = _scan_run(data, position, known, turn, mids, v5=v5)
     plain = _PLAIN
     topics = turn.topics
     add_topic, add_flags, add_payload, add_mid = topics.append, turn.flags.append, turn.payloads.append, mids.append
@@ -181,6 +195,56 @@ def scan(
         add_payload(data[split:stop])
         position = stop
     return position
+
+
+def _scan_run(data: bytes, position: int, known: dict[bytes, str], turn: Turn, mids: list[bytes], *, v5: bool) -> int:
+    """Take packets that follow each other on one topic, all plain: what one device sends.
+
+    Cut wherever the topic stands, the data falls into pieces: what is in a packet behind its topic, and the first byte
+    and the length of the next packet. A packet is taken if the length that it gives is that of its piece; then that is
+    where it ends, whatever the topic's bytes may do within payloads. So this finds what the loop in `scan` would find.
+
+    Returns:
+        Where it stopped: the last packet at the latest, which `scan` looks at.
+    """
+    first, flags = data[position], _PLAIN[data[position]]
+    if flags not in (0, 1):
+        return position
+    head_bytes = 2 if data[position + 1] < 0x80 else 3
+    start = position + head_bytes
+    name = data[start : start + 2 + (data[start] << 8) + data[start + 1]]
+    topic = known.get(name)
+    if topic is None:
+        return position
+    pieces = data[position:].split(name) if position else data.split(name)
+    before = 2 * flags + v5
+    heads, outside_bytes = _HEADS[first], len(name) - head_bytes
+    del pieces[-1]  # perhaps incomplete
+    sizes = list(map(len, pieces))
+    if len(pieces) < 2 or sizes[0] != head_bytes:
+        return position
+    if min(sizes[1:]) < head_bytes + before or max(sizes) + outside_bytes >= _LONGEST_IN_RUN:
+        return position
+    given = [piece[-head_bytes:] for piece in pieces]
+    del pieces[0], sizes[0], given[-1]
+    count = _agreeing(given, [heads[size_bytes + outside_bytes] for size_bytes in sizes])
+    ids = [piece[:2] for piece in pieces] if flags else []
+    if b"\0\0" in ids:
+        count = min(count, ids.index(b"\0\0"))
+    if v5:
+        count = _agreeing([piece[before - 1] for piece in pieces[:count]], [0] * count)
+    mids += ids[:count]
+    turn.topics += [topic] * count
+    turn.flags += [flags] * count
+    turn.payloads += [piece[before:-head_bytes] for piece in pieces[:count]]
+    return position + count * len(name) + sum(sizes[:count])
+
+
+def _agreeing(found: list[Any], wanted: list[Any]) -> int:
+    """How many of the first elements are the same."""
+    if found == wanted:
+        return len(wanted)
+    return next(index for index, (one, other) in enumerate(zip(found, wanted, strict=True)) if one != other)
 
 
 def learn(known: dict[bytes, str], topic: str) -> str:

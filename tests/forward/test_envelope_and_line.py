@@ -93,7 +93,7 @@ def test_whatever_devices_send_the_documents_stay_valid(rows):
     batch = placed(batch_of([payload for _, payload, _ in usable], topic=[topic for topic, _, _ in usable]))
     batch.formats = [int(format_) for _, _, format_ in usable]
     events = json.loads(CloudEvents("gw").batch([batch]))
-    lines = JsonLines().lines(batch)
+    lines = JsonLines().text(batch).splitlines(keepends=True)
     assert len(events) == len(lines) == len(usable)
     for (topic, payload, format_), event, line in zip(usable, events, lines, strict=True):
         assert line.count(b"\n") == 1
@@ -107,9 +107,23 @@ def test_whatever_devices_send_the_documents_stay_valid(rows):
             assert event["data"] == record["data"] == json.loads(payload)
 
 
+@pytest.mark.parametrize("seq", [0, 7, 990, 999, 1_000, 1_995, 999_990, 123_456_789_998])
+def test_numbers_are_whole_wherever_a_batch_crosses_a_thousand(seq):
+    """They are put together from a table: each record has its own, once in its id and once beside it."""
+    batch = placed(batch_of([b"%d" % n for n in range(1_020)]))
+    batch.seq = seq
+    wanted = list(range(seq, seq + 1_020))
+    lines = [json.loads(line) for line in JsonLines().text(batch).splitlines()]
+    assert [line["seq"] for line in lines] == [int(line["id"].rpartition("/")[2]) for line in lines] == wanted
+    events = json.loads(CloudEvents("gw").batch([batch]))
+    assert [event["sequence"] for event in events] == [f"{number:020d}" for number in wanted]
+    assert [event["id"].rpartition("/")[2] for event in events] == [str(number) for number in wanted]
+    assert [event["data"] for event in events] == list(range(1_020))
+
+
 def test_a_pretty_printed_payload_becomes_one_line():
     """A line is a record, whatever line ends the payload holds."""
-    [line] = JsonLines().lines(placed(batch_of([b'{\r\n  "t": 21.50\n}'])))
+    [line] = JsonLines().text(placed(batch_of([b'{\r\n  "t": 21.50\n}']))).splitlines(keepends=True)
     assert line.count(b"\n") == 1
     assert b'"data":{"t":21.50}' in line
 

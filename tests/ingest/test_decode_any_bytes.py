@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.ingest.decode import CODES, MAX_DEPTH, MAX_KEYS, MAX_STRING_BYTES, decode, decode_json
+from gateway.ingest.decode import CODES, MAX_DEPTH, MAX_KEYS, MAX_STRING_BYTES, decode, decode_flat, decode_json
 from gateway.model import Format, Rejection
 
 TREES = st.recursive(
@@ -70,6 +70,9 @@ def reference(payload: bytes) -> object:
 def agree(payload: bytes) -> bool:
     """Check that both say the same; returns whether the payload was accepted."""
     found = decode_json(payload)
+    for beside in ([], [b'{"b":1}']):
+        together = decode_flat([*beside, payload, *beside]) if payload else None
+        assert together is None or together[len(beside)] == found, "judged together it is nothing else"
     try:
         wanted = reference(payload)
     except (_RefusedError, ValueError, RecursionError):
@@ -129,3 +132,31 @@ def test_every_depth_up_to_far_too_deep_is_decided(opening):
         else:
             assert isinstance(found, Rejection)
             assert found.code == "depth"
+
+
+def test_what_is_usual_is_judged_together(seed):
+    """Law of the quick way itself: it is taken for flat objects, also with times of day and white space in them."""
+    rng = random.Random(seed)
+    rows = [{"t": rng.random(), "at": "12:30:05", "n": rng.randrange(2**62), "ok": True, "x": None} for _ in range(100)]
+    payloads = [json.dumps(row, indent=rng.choice([None, 1])).encode() for row in rows]
+    assert decode_flat(payloads) == rows
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"",
+        b"1",
+        b"[]",
+        b'{"a":{}}',
+        b'{"a":1,"a":2}',
+        b'{"a" :1,"a":2}',
+        b'{"a":"\\n"}',
+        b'{"a":12345678901234567890}',
+        b'{"a":NaN}',
+        b"{",
+    ],
+)
+def test_one_odd_payload_is_looked_at_by_itself(odd):
+    """A duplicate key is not made up for by a colon in somebody else's text."""
+    assert decode_flat([b'{"a":":"}', odd, b'{"a": 1}']) is None

@@ -137,3 +137,71 @@ def test_what_the_tight_loop_takes_the_general_decoder_takes_the_same_way(seed, 
             except ProtocolError:
                 pass
     assert taken > 4_000
+
+
+def one_by_one(data, topics, *, v5):
+    """What `scan` makes of packets that it is shown one at a time, so that it never sees a run."""
+    turn, mids, position = Turn(), [], 0
+    while position < len(data):
+        frame = frame_at(data, position, MIB)
+        if (
+            isinstance(frame, NeedMore)
+            or scan(data[: frame.stop], position, MIB, topics, turn, mids, v5=v5) == position
+        ):
+            break
+        position = frame.stop
+    return position, turn, mids
+
+
+def same(first, second):
+    """Whether two scans came to the same place with the same columns."""
+    (at, one, mids), (also_at, other, others) = first, second
+    columns = [(turn.topics, turn.flags, turn.payloads, turn.retained) for turn in (one, other)]
+    return at == also_at and mids == others and columns[0] == columns[1]
+
+
+@pytest.mark.parametrize("v5", [False, True])
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_run_on_one_topic_is_cut_into_the_packets_that_it_is_made_of(wire, qos, v5):
+    """The usual load of a busy device: hundreds of packets in one read, of lengths about those of its numbers."""
+    data = b"".join(wire.publish("d/climate", b'{"t": %d}' % n, qos=qos, mid=n, v5=v5) for n in range(995, 1_500))
+    turn, mids = Turn(), []
+    assert scan(data, 0, MIB, known("d/climate"), turn, mids, v5=v5) == len(data)
+    assert turn.payloads == [b'{"t": %d}' % n for n in range(995, 1_500)]
+    assert turn.topics == ["d/climate"] * 505
+    assert turn.flags == [qos] * 505
+    assert mids == [n.to_bytes(2, "big") for n in range(995, 1_500)][: 505 * qos]
+
+
+@pytest.mark.parametrize("hostility", [0.0, 0.02, 0.3])
+def test_a_run_is_never_read_otherwise_than_its_packets_one_by_one(seed, wire, hostility):
+    """Topics within payloads, other packets between, lengths about 128, cut and bent bytes: no difference."""
+    rng = random.Random(seed)
+    runs = 0
+    for _ in range(1_500):
+        topic, v5, qos = rng.choice(["t", "a/b", "devices/d1/climate"]), rng.random() < 0.4, rng.choice([0, 1, 1])
+        name = len(topic).to_bytes(2, "big") + topic.encode()
+        nasty = [name, name * 3, b"\x32\5" + name, b"", bytes(1_100)]
+        packets = []
+        for mid in range(1, rng.randrange(20, 90)):
+            is_odd = rng.random() < hostility
+            packets.append(
+                wire.publish(
+                    rng.choice(["t", "u"]) if is_odd else topic,
+                    rng.choice(nasty) if rng.random() < hostility else rng.randbytes(rng.randrange(90, 130)),
+                    qos=rng.randrange(3) if is_odd else qos,
+                    mid=0 if rng.random() < hostility / 4 else mid,
+                    v5=v5,
+                    retain=is_odd,
+                    properties=b"\1\1" if is_odd and v5 else b"",
+                )
+            )
+        data = bytearray(b"".join(packets)[: None if rng.random() < 0.5 else -rng.randrange(1, 60)])
+        if rng.random() < hostility:
+            data[rng.randrange(len(data))] = rng.choice([0, 1, 0x30, 0x32, 0x7F, 0x80, 0xFF])
+        topics = known("t", "a/b", "devices/d1/climate", "u")
+        turn, mids = Turn(), []
+        at = scan(bytes(data), 0, MIB, topics, turn, mids, v5=v5)
+        assert same((at, turn, mids), one_by_one(bytes(data), topics, v5=v5))
+        runs += len(turn.topics) > 10
+    assert runs > (50 if hostility == 0.3 else 300), "most of it must be what the quick way is made for"

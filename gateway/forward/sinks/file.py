@@ -42,9 +42,7 @@ class FileSink:
 
     async def send(self, parcel: Parcel) -> Verdict:
         """Append the parcel's lines and sync."""
-        return await self._in_thread(
-            b"".join([line for batch in parcel.batches for line in self._lines.lines(batch)]), len(parcel)
-        )
+        return await self._in_thread(b"".join(map(self._lines.text, parcel.batches)), len(parcel))
 
     async def announce(self, gap: Gap, wall_ns: int) -> Verdict:
         """Append a line that tells of the gap."""
