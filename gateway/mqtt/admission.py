@@ -10,13 +10,16 @@ Invariants:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.errors import ProtocolError
 from gateway.mqtt.access import Refusal
+from gateway.mqtt.aliases import MAX_ALIASES
 from gateway.mqtt.codec import decode, encode_connack
 from gateway.mqtt.packets import V5, V311, Connect, Properties, Reason
 from gateway.mqtt.properties import Property
+from gateway.mqtt.sentences import fitting
 from gateway.mqtt.session import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
@@ -28,15 +31,13 @@ if TYPE_CHECKING:
     from gateway.mqtt.session import Outlet, Session
     from gateway.mqtt.wire import Body
 
-MAX_ALIASES = 32
-"""Topic aliases that a client may define, announced as Topic Alias Maximum; and that it is sent at most."""
 MAX_CLIENT_ID = 1_024
 MAX_KEEPALIVE_S = 3_600
 """A 5.0 client that asks for more, or for none, is told this; a 3.1.1 client cannot be told and gets what it asked."""
 RECEIVE_MAXIMUM = 65_535
 """The protocol's own default, so it need not be announced."""
-_ROOM_FOR_REASON_BYTES = 256
-"""A client that takes no packet of this size is not sent sentences [MQTT-3.2.2-19]."""
+_SPEAKS_V5 = b"\0\4MQTT\5"
+"""How the body of a CONNECT begins."""
 
 
 class Terms(NamedTuple):
@@ -74,6 +75,8 @@ class Admitted(NamedTuple):
     user: str
     grant: Grant | None
     """What it may do; None: everything."""
+    wants_sentences: bool
+    """Beside the reasons in answers other than CONNACK and DISCONNECT [MQTT-3.1.2-29]."""
 
 
 class Admission:
@@ -118,15 +121,16 @@ class Admission:
             ProtocolError: it is none.
             RefusedError: it cannot be served.
         """
+        speaks_v5 = body.starts_with(_SPEAKS_V5)
         try:
             packet = decode(first, body, V5)
         except ProtocolError as error:
-            if error.reason_code == Reason.UNSUPPORTED_VERSION:
-                # Whoever speaks another version will at best understand the oldest form of an answer.
-                self._outlet.put(encode_connack(V311, Reason.UNSUPPORTED_VERSION, properties={}))
-                self._report(Reason.UNSUPPORTED_VERSION, str(error))
-                raise RefusedError(str(error), Reason.UNSUPPORTED_VERSION) from error
-            raise
+            if error.reason_code != Reason.UNSUPPORTED_VERSION and not speaks_v5:
+                raise  # without a word [MQTT-3.1.4-1 of 3.1.1]
+            # Whoever speaks another version will at best understand the oldest form of an answer.
+            self._outlet.put(encode_connack(V5 if speaks_v5 else V311, error.reason_code, properties={}))
+            self._report(error.reason_code, str(error))
+            raise RefusedError(str(error), error.reason_code) from error
         assert isinstance(packet, Connect), packet
         self._packet = packet
         self._outlet.version = packet.version
@@ -143,7 +147,7 @@ class Admission:
         if Property.AUTHENTICATION_METHOD in packet.properties:
             self._refuse(packet, Reason.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not offered")
         if Property.AUTHENTICATION_DATA in packet.properties:
-            raise ProtocolError("authentication data without a method", Reason.PROTOCOL_ERROR)
+            self._refuse(packet, Reason.PROTOCOL_ERROR, "authentication data without a method")
         if packet.version == V311 and not packet.client_id and not packet.clean:
             self._refuse(packet, Reason.BAD_CLIENT_ID, "a session to be kept needs a client id")
         self._client_id = packet.client_id or self._spare_client_id()
@@ -176,6 +180,11 @@ class Admission:
         if packet.version == V5 and not 0 < keepalive_s <= MAX_KEEPALIVE_S:
             keepalive_s = MAX_KEEPALIVE_S
         wanted = packet.properties
+        granted = self._granted(packet, asked_s, expiry_s, keepalive_s) if packet.version == V5 else {}
+        most_bytes = wanted.get(Property.MAXIMUM_PACKET_SIZE)
+        connack = partial(encode_connack, packet.version, Reason.SUCCESS, properties=granted)
+        if most_bytes is not None and len(connack()) > most_bytes:
+            self._refuse(packet, Reason.PACKET_TOO_LARGE, "the answer is larger than the packets it takes")
         session, is_present = exchange.attach(
             client_id,
             self._outlet,
@@ -185,7 +194,7 @@ class Admission:
             will=packet.will,
             keepalive_s=keepalive_s,
             window=min(wanted.get(Property.RECEIVE_MAXIMUM, RECEIVE_MAXIMUM), DEFAULT_WINDOW),
-            max_packet_bytes=wanted.get(Property.MAXIMUM_PACKET_SIZE),
+            max_packet_bytes=most_bytes,
             max_aliases=min(wanted.get(Property.TOPIC_ALIAS_MAXIMUM, 0), MAX_ALIASES),
             owner=verdict.device,
         )
@@ -193,9 +202,15 @@ class Admission:
             # Permissions may have changed since it subscribed.
             for mqtt_filter in [each for each in session.subscriptions if not grant.may_subscribe(each)]:
                 exchange.unsubscribe(session, mqtt_filter)
-        granted = self._granted(packet, asked_s, expiry_s, keepalive_s) if packet.version == V5 else {}
-        self._outlet.put(encode_connack(packet.version, Reason.SUCCESS, session_present=is_present, properties=granted))
-        return Admitted(session, packet.version, keepalive_s, verdict.device or packet.username or "", grant)
+        self._outlet.put(connack(session_present=is_present))
+        return Admitted(
+            session,
+            packet.version,
+            keepalive_s,
+            verdict.device or packet.username or "",
+            grant,
+            wants_sentences=bool(wanted.get(Property.REQUEST_PROBLEM_INFO, 1)),
+        )
 
     def _asked_expiry_s(self, packet: Connect) -> int:
         if packet.version == V5:
@@ -220,9 +235,10 @@ class Admission:
         return granted
 
     def _refuse(self, packet: Connect, reason: int, why: str) -> None:
-        has_room = packet.properties.get(Property.MAXIMUM_PACKET_SIZE, _ROOM_FOR_REASON_BYTES) >= _ROOM_FOR_REASON_BYTES
-        said: Properties = {Property.REASON_STRING: why} if has_room else {}
-        self._outlet.put(encode_connack(packet.version, reason, properties=said))
+        most_bytes = packet.properties.get(Property.MAXIMUM_PACKET_SIZE)
+        connack = fitting(lambda said: encode_connack(packet.version, reason, properties=said), why, most_bytes)
+        if connack:
+            self._outlet.put(connack)
         self._report(reason, why)
         raise RefusedError(why, reason)
 

@@ -147,10 +147,17 @@ def _decode_ack(kind: int, body: Body, version: int) -> Ack:
     mid = _packet_id(body)
     reason = int(Reason.SUCCESS)
     if version == V5 and not body.is_done:
-        reason = body.u8()
+        reason = _reason(body, kind)
         if not body.is_done:
             decode_properties(body, kind)
     return Ack(mid, reason)
+
+
+def _reason(body: Body, kind: int) -> int:
+    reason = body.u8()
+    if reason not in _REASONS[kind]:
+        raise ProtocolError(f"packet type {kind} with reason 0x{reason:02x}", Reason.PROTOCOL_ERROR)
+    return reason
 
 
 def _decode_subscribe(_kind: int, body: Body, version: int) -> Subscribe:
@@ -189,7 +196,7 @@ def _decode_ping(_kind: int, _body: Body, _version: int) -> Ping:
 def _decode_disconnect(_kind: int, body: Body, version: int) -> Disconnect:
     if version == V311 or body.is_done:
         return Disconnect(Reason.SUCCESS, NO_PROPERTIES)
-    reason = body.u8()
+    reason = _reason(body, PacketType.DISCONNECT)
     return Disconnect(reason, NO_PROPERTIES if body.is_done else decode_properties(body, PacketType.DISCONNECT))
 
 
@@ -216,6 +223,18 @@ def _check_count(filters: Sequence[object]) -> None:
         raise ProtocolError(f"more than {MAX_FILTERS} topic filters in one packet", Reason.IMPLEMENTATION)
 
 
+_TAKEN_OR_NOT = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99})
+_KNOWN_OR_NOT = frozenset({0x00, 0x92})
+_REASONS: dict[int, frozenset[int]] = {
+    # Which reasons a client may give [MQTT-3.4.2-1, 3.5.2-1, 3.6.2-1, 3.7.2-1, 3.14.2-1].
+    PacketType.PUBACK: _TAKEN_OR_NOT,
+    PacketType.PUBREC: _TAKEN_OR_NOT,
+    PacketType.PUBREL: _KNOWN_OR_NOT,
+    PacketType.PUBCOMP: _KNOWN_OR_NOT,
+    PacketType.DISCONNECT: frozenset(
+        {0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99}
+    ),
+}
 _DECODERS: dict[int, tuple[int, Callable[[int, Body, int], Packet]]] = {
     # type: (required flags, decoder)
     PacketType.CONNECT: (0, _decode_connect),
@@ -282,21 +301,27 @@ def encode_pubacks(mids: Sequence[bytes]) -> bytes:
     """Acknowledge many QoS 1 messages at once, in the order given.
 
     Args:
-        mids: packet ids of two bytes; in 5.0 one that was refused has a third, the reason.
+        mids: packet ids of two bytes; in 5.0 behind one that was refused stands why, see `encode_refused`.
     """
-    return _encode_answers(b"\x40\x02", b"\x40\x03", mids)
+    return _encode_answers(b"\x40", mids)
 
 
 def encode_pubrecs(mids: Sequence[bytes]) -> bytes:
     """The first answer to many QoS 2 messages at once, in the order given; see `encode_pubacks`."""
-    return _encode_answers(b"\x50\x02", b"\x50\x03", mids)
+    return _encode_answers(b"\x50", mids)
 
 
-def _encode_answers(head: bytes, head_of_refusal: bytes, mids: Sequence[bytes]) -> bytes:
+def _encode_answers(first: bytes, mids: Sequence[bytes]) -> bytes:
+    head = first + b"\x02"
     data = head + head.join(mids)
     if len(data) == 4 * len(mids):
         return data  # the short form, which means success
-    return b"".join((head if len(mid) == 2 else head_of_refusal) + mid for mid in mids)
+    return b"".join(first + encode_varint(len(mid)) + mid for mid in mids)
+
+
+def encode_refused(mid: bytes, reason: int, said: Properties) -> bytes:
+    """The body of a PUBACK or PUBREC for a message that was refused. 5.0 only."""
+    return mid + bytes((reason,)) + (encode_properties(said) if said else b"")
 
 
 def encode_pubrel(version: int, mid: int, reason: int = Reason.SUCCESS) -> bytes:
@@ -313,11 +338,11 @@ def encode_pubcomp(version: int, mid: int, reason: int = Reason.SUCCESS) -> byte
     return b"\x70\x03" + mid.to_bytes(2, "big") + bytes((reason,))
 
 
-def encode_suback(version: int, mid: int, reasons: Sequence[int]) -> bytes:
+def encode_suback(version: int, mid: int, reasons: Sequence[int], said: Properties = NO_PROPERTIES) -> bytes:
     """One code per filter of a SUBSCRIBE; for 3.1.1 every failure is 0x80."""
     if version == V311:
         return _packet(0x90, mid.to_bytes(2, "big") + bytes(min(reason, 0x80) for reason in reasons))
-    return _packet(0x90, mid.to_bytes(2, "big") + b"\0" + bytes(reasons))
+    return _packet(0x90, mid.to_bytes(2, "big") + encode_properties(said) + bytes(reasons))
 
 
 def encode_unsuback(version: int, mid: int, reasons: Sequence[int]) -> bytes:

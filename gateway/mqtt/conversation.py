@@ -11,17 +11,19 @@ How a CONNECT is judged is in `admission`; what may be done then, in `permission
 
 Invariants:
 - Nothing but CONNECT is looked at before CONNECT, and CONNECT only once [MQTT-3.1.0-1, -2].
-- A QoS 2 message is stored once however often it is sent: by its packet id, from PUBREC to PUBREL [MQTT-4.3.3-9, -10].
+- A QoS 2 message is stored once however often it is sent: by its packet id, from PUBREC to PUBREL [MQTT-4.3.3-10, -12].
 - A deadline always exists until the client has connected, and after that unless it asked for no keep-alive.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.errors import ProtocolError
 from gateway.mqtt.access import Refusal
-from gateway.mqtt.admission import MAX_ALIASES, Admission
+from gateway.mqtt.admission import Admission
+from gateway.mqtt.aliases import Aliases
 from gateway.mqtt.codec import (
     PINGRESP,
     decode,
@@ -29,6 +31,7 @@ from gateway.mqtt.codec import (
     encode_pubacks,
     encode_pubcomp,
     encode_pubrecs,
+    encode_refused,
     encode_suback,
     encode_unsuback,
 )
@@ -47,6 +50,7 @@ from gateway.mqtt.packets import (
     Unsubscribe,
 )
 from gateway.mqtt.properties import Property
+from gateway.mqtt.sentences import fitting
 from gateway.mqtt.topics import SHARED_PREFIX
 from gateway.mqtt.turn import learn
 
@@ -55,18 +59,17 @@ if TYPE_CHECKING:
 
     from gateway.mqtt.access import Peer
     from gateway.mqtt.admission import House
+    from gateway.mqtt.packets import Properties
     from gateway.mqtt.permissions import Grant
     from gateway.mqtt.session import Outlet, Session
     from gateway.mqtt.turn import Turn
     from gateway.mqtt.wire import Body
 
-_SENTENCE_CHARACTERS = 100
-_SENTENCE_BYTES = 512
-"""A client that takes no packet of this size is not sent sentences [MQTT-3.14.2-3]."""
 _REFUSED: dict[int, str] = {
     Reason.NOT_AUTHORIZED: "the filter is not permitted",
     Reason.QUOTA_EXCEEDED: "too many subscriptions",
 }
+_WHY = {Reason.BAD_FILTER: "this is no topic filter", **_REFUSED}
 
 
 class Conversation:
@@ -84,6 +87,7 @@ class Conversation:
         "_peer",
         "_resume",
         "_terms",
+        "_wants_sentences",
         "deadline_s",
         "is_crowded",
         "is_over",
@@ -123,7 +127,8 @@ class Conversation:
         self._resume = resume
         self._admission: Admission | None = Admission(house, outlet, peer)
         self._grant: Grant | None = None
-        self._aliases: dict[int, str] = {}
+        self._wants_sentences = False
+        self._aliases = Aliases()
         self._keepalive_s = 0
         self.known = house.known
         """Topics that `turn.scan` may take from this client: everybody's, or its own where not all is permitted."""
@@ -140,7 +145,8 @@ class Conversation:
         self.is_crowded = False
         """So much of it is under way that nothing more should be read: bytes, for the sake of the others; or messages,
         where the client cannot know how many it may send, since 3.1.1 has no word for it."""
-        self.keeps_will = True
+        self.keeps_will: bool | None = True
+        """None: it is the gateway that goes, not the client."""
         self.is_over = False
         self.deadline_s: float | None = now_s + self._terms.connect_timeout_s
 
@@ -175,6 +181,8 @@ class Conversation:
                 raise ProtocolError("something before CONNECT", Reason.PROTOCOL_ERROR)
             self._connect(first, body, now_s)
             return None
+        if first >> 4 == PacketType.CONNECT:
+            raise ProtocolError("a second CONNECT", Reason.PROTOCOL_ERROR)
         packet = decode(first, body, self.version)
         match packet:
             case Publish():
@@ -185,7 +193,7 @@ class Conversation:
                 self._subscribe(self.session, packet, now_s)
             case Unsubscribe():
                 reasons = [self._exchange.unsubscribe(self.session, one) for one in packet.filters]
-                self._answer(self.session, encode_unsuback(self.version, packet.mid, reasons))
+                self._answer_whole(self.session, lambda _: encode_unsuback(self.version, packet.mid, reasons))
             case Ping():
                 self._outlet.put(PINGRESP)
             case Disconnect():
@@ -198,7 +206,7 @@ class Conversation:
         """So many more messages wait for their acknowledgement.
 
         Raises:
-            ProtocolError: 0x93, if the client sends more than it may [MQTT-3.3.4-9].
+            ProtocolError: 0x93, if the client sends more than it may [MQTT-3.3.4-7].
         """
         self.unacknowledged += messages
         if self.unacknowledged > self._terms.max_in_flight:
@@ -255,8 +263,7 @@ class Conversation:
         """What to send before closing: DISCONNECT for a connected 5.0 client, nothing for others."""
         if self.session is None or self.version != V5:
             return b""
-        has_room = why and (self.session.max_packet_bytes or _SENTENCE_BYTES) >= _SENTENCE_BYTES
-        return encode_disconnect(reason, {Property.REASON_STRING: why[:_SENTENCE_CHARACTERS]} if has_room else {})
+        return fitting(partial(encode_disconnect, reason), why, self.session.max_packet_bytes)
 
     def end(self, now_s: float) -> None:
         """The connection is gone, however that came."""
@@ -285,7 +292,7 @@ class Conversation:
             return
         admitted = self._admission.proceed()
         self._admission = None
-        self.session, self.version, self._keepalive_s, self.user, self._grant = admitted
+        self.session, self.version, self._keepalive_s, self.user, self._grant, self._wants_sentences = admitted
         if self._grant is not None:
             self.known = {}
         self.heard(now_s)
@@ -294,12 +301,12 @@ class Conversation:
     # Everything after.
 
     def _publish(self, session: Session, packet: Publish, turn: Turn) -> Publish | None:
+        if packet.properties:
+            packet = self._aliases.resolve(packet)  # also of a repetition: it may define one
         if packet.qos == 2 and packet.mid in session.receiving:
             return packet  # taken in before; only the answer was lost
-        if packet.properties:
-            packet = self._resolve_alias(packet)
         if self._grant is not None and not self._grant.may_publish(packet.topic):
-            return self._deny(packet)
+            return self._deny(session, packet)
         if packet.qos == 2:
             session.receiving.add(packet.mid)
             if session.is_kept:
@@ -315,30 +322,19 @@ class Conversation:
         )
         return packet
 
-    def _deny(self, packet: Publish) -> Publish:
+    def _deny(self, session: Session, packet: Publish) -> Publish:
         """A message that is not permitted. In 3.1.1 no answer says so, and one that says "stored" would be a lie."""
-        self._refused("publish", packet.topic, Reason.NOT_AUTHORIZED, "the topic is not permitted")
+        why = "the topic is not permitted"
+        self._refused("publish", packet.topic, Reason.NOT_AUTHORIZED, why)
         if packet.qos and self.version == V311:
             raise ProtocolError("a message on a topic that is not permitted", Reason.NOT_AUTHORIZED)
-        return packet._replace(mid=packet.mid + bytes((Reason.NOT_AUTHORIZED,)))
+        build = partial(encode_refused, packet.mid, Reason.NOT_AUTHORIZED)
+        room_bytes = None if session.max_packet_bytes is None else session.max_packet_bytes - 2
+        return packet._replace(mid=fitting(build, why if self._wants_sentences else "", room_bytes))
 
     def _refused(self, action: str, subject: str, reason: int, detail: str) -> None:
         client_id = "" if self.session is None else self.session.client_id
         self._access.report(Refusal(action, self._peer.address, client_id, self.user, subject, reason, detail))
-
-    def _resolve_alias(self, packet: Publish) -> Publish:
-        alias = packet.properties.get(Property.TOPIC_ALIAS)
-        if alias is None:
-            return packet
-        if not 0 < alias <= MAX_ALIASES:
-            raise ProtocolError(f"topic alias {alias}", Reason.BAD_ALIAS)
-        if packet.topic:
-            self._aliases[alias] = packet.topic
-            return packet
-        topic = self._aliases.get(alias)
-        if topic is None:
-            raise ProtocolError(f"topic alias {alias} was never defined", Reason.PROTOCOL_ERROR)
-        return packet._replace(topic=topic)
 
     def _ack(self, session: Session, kind: int, packet: Ack, now_s: float) -> None:
         match kind:
@@ -362,7 +358,9 @@ class Conversation:
         if any(wanted.no_local and name.startswith(SHARED_PREFIX) for name, wanted in packet.filters):
             raise ProtocolError("a shared subscription with no local", Reason.PROTOCOL_ERROR)  # [MQTT-3.8.3-4]
         answers = [self._subscribe_one(session, *one) for one in packet.filters]
-        self._answer(session, encode_suback(self.version, packet.mid, [reason for reason, _ in answers]))
+        reasons = [reason for reason, _ in answers]
+        why = next((_WHY[each] for each in reasons if each in _WHY), "")
+        self._answer_whole(session, partial(encode_suback, self.version, packet.mid, reasons), why)
         for (mqtt_filter, _), (reason, wants_retained) in zip(packet.filters, answers, strict=True):
             if wants_retained and reason < Reason.UNSPECIFIED:
                 self._exchange.send_retained(session, mqtt_filter, now_s)
@@ -375,6 +373,13 @@ class Conversation:
         if reason in _REFUSED:
             self._refused("subscribe", mqtt_filter, reason, _REFUSED[reason])
         return answer
+
+    def _answer_whole(self, session: Session, build: Callable[[Properties], bytes], why: str = "") -> None:
+        """Confirm with a packet that grows with what it answers."""
+        data = fitting(build, why if self._wants_sentences else "", session.max_packet_bytes)
+        if not data:  # a part of it would be a lie, and nothing is not an answer [MQTT-3.1.2-24]
+            raise ProtocolError("the answer is larger than the packets it takes", Reason.PACKET_TOO_LARGE)
+        self._answer(session, data)
 
     def _answer(self, session: Session, data: bytes) -> None:
         """Confirm a change: of a session that is to outlive the gateway, once the change is on disk."""

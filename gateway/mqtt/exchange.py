@@ -4,7 +4,7 @@ Pure: bytes go into the sessions' outlets, wills that fall due are handed out by
 gateway is noted in `notes`, time is an argument.
 
 Invariants:
-- One session per client id, at most one connection per session: a second one cuts the first [MQTT-3.1.4-2, -3].
+- One session per client id, at most one connection per session: a second one cuts the first [MQTT-3.1.4-3].
 - A message for a session that is to outlive the gateway is noted before its publisher hears that it was taken; what
   the gateway itself says is not kept, since it says it anew when it starts.
 - Every store is bounded: sessions, subscriptions per session, retained messages, remembered answers.
@@ -165,11 +165,13 @@ class Exchange:
             self.notes.note(entry(client_id, outlet.version, expiry_s, will, keepalive_s, owner))
         return session, is_present
 
-    def detach(self, session: Session, outlet: Outlet, now_s: float, *, with_will: bool) -> None:
-        """A connection is gone. Does nothing if the session already belongs to another one."""
+    def detach(self, session: Session, outlet: Outlet, now_s: float, *, with_will: bool | None) -> None:
+        """A connection is gone, or the gateway goes (None). Nothing if the session already belongs to another one."""
         if session.outlet is not outlet:
             return
         session.outlet = None
+        if with_will is None and session.is_kept:
+            return  # as a kill would leave it: with a will that waits whether its client comes back [MQTT-3.1.2-8]
         if not with_will:
             session.will = None
         if session.will is not None:
@@ -312,8 +314,7 @@ class Exchange:
         takers: list[Taker] = []
         planned: dict[Session | Group, tuple[Route, int]] = {}
         for way in ways:
-            route = way.choose()
-            if route is None or (route.no_local and route.session is sender):
+            if (chosen := way.choose()) is None or (route := chosen.for_sender(sender)) is None:
                 continue
             session, qos = route.session, min(message.qos, route.qos)
             if session.is_kept and qos:
@@ -387,8 +388,7 @@ class Exchange:
     def _hand_out(self, message: Message, ways: Iterable[Way], sender: Session | None, now_s: float) -> int:
         reached = 0
         for way in ways:
-            route = way.choose()
-            if route is None or (route.no_local and route.session is sender):
+            if (chosen := way.choose()) is None or (route := chosen.for_sender(sender)) is None:
                 continue
             reached += route.session.deliver(
                 message,

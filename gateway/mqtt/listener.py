@@ -274,7 +274,7 @@ class Listener:
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
-            connection.conversation.keeps_will = False
+            connection.conversation.keeps_will = None
             connection.cut(Reason.SHUTTING_DOWN)
         if self._connections:
             with contextlib.suppress(TimeoutError):

@@ -31,8 +31,10 @@ class Route(NamedTuple):
     qos: int
     as_published: bool
     no_local: bool
-    """All of its matching subscriptions refuse its own messages."""
+    """Some of its matching subscriptions refuse its own messages."""
     identifiers: tuple[int, ...]
+    own: Route | None = None
+    """What remains of it for its own messages where some refuse them; None: nothing."""
 
     @property
     def holder(self) -> Session:
@@ -43,21 +45,29 @@ class Route(NamedTuple):
         """Who is to get the next message: always the same."""
         return self
 
+    def for_sender(self, sender: Session | None) -> Route | None:
+        """The way for a message of this sender; None: there is none [MQTT-3.8.3-3]."""
+        return self.own if self.no_local and self.session is sender else self
+
 
 def routes_among(matches: Iterable[tuple[Session, Subscription]]) -> tuple[Route, ...]:
     """Every session once, however many of its filters match [MQTT-3.3.4-2, -3]."""
     by_session: dict[Session, list[Subscription]] = {}
     for session, subscription in matches:
         by_session.setdefault(session, []).append(subscription)
-    return tuple(
-        Route(
-            session,
-            max(one.qos for one in matching),
-            any(one.as_published for one in matching),
-            all(one.no_local for one in matching),
-            tuple(one.identifier for one in matching if one.identifier),
-        )
-        for session, matching in by_session.items()
+    return tuple(_route(session, matching) for session, matching in by_session.items())
+
+
+def _route(session: Session, matching: list[Subscription]) -> Route:
+    takes_own = [one for one in matching if not one.no_local]
+    has_no_local = len(takes_own) < len(matching)
+    return Route(
+        session,
+        max(one.qos for one in matching),
+        any(one.as_published for one in matching),
+        has_no_local,
+        tuple(one.identifier for one in matching if one.identifier),
+        _route(session, takes_own) if has_no_local and takes_own else None,
     )
 
 

@@ -12,7 +12,7 @@ Invariants:
   is dropped and counted: the oldest are kept, since a subscriber that missed the middle could not tell.
 - Messages leave in the order of `deliver`. After a reconnect those in flight go first, in their old order, with their
   old packet ids and DUP [MQTT-4.4.0-1, 4.6.0-1]. A QoS 2 message that the client has is not sent again: its PUBREL is,
-  in the order in which the PUBRECs came [MQTT-4.3.3-7, 4.6.0-4].
+  in the order in which the PUBRECs came [MQTT-4.3.3-6, 4.6.0-4].
 - QoS 0 is never queued: it is dropped, and counted if the client was there but slow.
 - Nothing larger than the client's Maximum Packet Size is sent [MQTT-3.1.2-24], nothing that has expired.
 - Time is an argument (`now_s`, monotonic). Nothing here is ever written to a socket, logged or raised.
@@ -21,6 +21,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
+from math import ceil
 from typing import NamedTuple, Protocol
 
 from gateway.mqtt.codec import encode_publish, encode_pubrel
@@ -163,7 +164,7 @@ class Session:
         self.resend: deque[int] = deque()
         """Packet ids in flight that this connection has not carried yet."""
         self.receiving: set[bytes] = set()
-        """Packet ids of QoS 2 messages that were taken in and not yet released [MQTT-4.3.3-2]."""
+        """Packet ids of QoS 2 messages that were taken in and not yet released [MQTT-4.3.3-10]."""
         self.outlet: Outlet | None = None
         self.version = V311
         self.window = DEFAULT_WINDOW
@@ -374,8 +375,8 @@ class Session:
     def _content(held: Held, now_s: float) -> bytes:
         content = encode_property_content(held.message.properties)
         if held.message.expires_s is not None:
-            # The receiver is told what is left of it [MQTT-3.3.2-6].
-            left_s = max(1, int(held.message.expires_s - now_s))
+            # The receiver is told what is left of it, less the whole seconds of waiting [MQTT-3.3.2-6].
+            left_s = max(1, ceil(held.message.expires_s - now_s))
             content += encode_property_content({Property.MESSAGE_EXPIRY: left_s})
         for identifier in held.identifiers:
             content += encode_property_content({Property.SUBSCRIPTION_ID: identifier})

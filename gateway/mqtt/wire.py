@@ -86,6 +86,10 @@ class Body:
         """Everything has been read."""
         return self._at == self._stop
 
+    def starts_with(self, prefix: bytes) -> bool:
+        """Whether these are the next bytes; they remain to be read."""
+        return self._data.startswith(prefix, self._at, self._stop)
+
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
         start = self._at

@@ -24,11 +24,11 @@ async def life(tmp_path, clock):
     await lives.close()
 
 
-async def _client(life, client_id="reader", *, clean=False):
+async def _client(life, client_id="reader", *, clean=False, will=None):
     """A client that speaks plain bytes; whether its session was there before is in `is_present`."""
     client = RawClient(*await asyncio.open_connection("127.0.0.1", life.gateway.listener.port))
     life.sockets.append(client)
-    client.send(connect(client_id, clean=clean, keepalive=0))
+    client.send(connect(client_id, clean=clean, keepalive=0, will=will))
     first, body = await client.packet()
     assert (first, body[1]) == (0x20, 0)
     client.is_present = bool(body[0])
@@ -162,15 +162,16 @@ async def test_a_session_that_was_ended_does_not_come_back(life):
 
 
 async def test_a_start_after_an_orderly_stop_finds_the_same(life):
-    """`drain` leaves what a kill leaves; nobody's last will is published for it."""
+    """`drain` leaves what a kill leaves; nobody's last will is published for it, and none is forgotten."""
     await life.begin()
-    reader = await _client(life)
+    reader = await _client(life, will=("gone", b"reader"))
     await reader.subscribe("t")
     assert await life.gateway.drain()
     life.gateway = None
     await life.begin()
     assert [each.client_id for each in life.gateway.listener.clients()] == ["reader"]
     assert not life.gateway.listener.exchange.take_wills()
+    assert life.gateway.listener.exchange.sessions["reader"].will.topic == "gone"
     reader = await _client(life)
     assert reader.is_present
 

@@ -11,8 +11,11 @@ import pytest
 
 from gateway.config.settings import ListenSettings
 from gateway.mqtt.listener import Listener
+from tests.mqtt.referee import Referee
 
 PATIENCE_S = 10.0
+both = pytest.mark.parametrize("v5", [False, True], ids=["3.1.1", "5.0"])
+"""What a test demands, it demands of both versions."""
 
 
 class HandSeconds:
@@ -83,15 +86,20 @@ class Bench:
 
 
 class RawClient:
-    """One socket, packet by packet."""
+    """One socket, packet by packet. What it reads, a referee sees."""
 
     def __init__(self, reader, writer) -> None:
         self.reader = reader
         self.writer = writer
         self.v5 = False
+        self.referee = Referee()
 
     def send(self, *packets: bytes) -> None:
-        self.writer.write(b"".join(packets))
+        data = b"".join(packets)
+        if not self.referee.is_greeted and data[:1] == b"\x10":
+            with contextlib.suppress(AssertionError, IndexError):  # tests send strange things
+                self.referee.introduce(data)
+        self.writer.write(data)
 
     async def packet(self) -> tuple[int, bytes]:
         """The next packet: first byte, body."""
@@ -105,7 +113,9 @@ class RawClient:
             length |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:
-                return first, await self.reader.readexactly(length)
+                body = await self.reader.readexactly(length)
+                self.referee.judge(first, body, shift // 7)
+                return first, body
 
     async def message(self):
         """The next packet, which must be a PUBLISH."""
@@ -121,9 +131,21 @@ class RawClient:
     async def closed(self) -> bytes:
         """What is left until the server closes."""
         try:
-            return await asyncio.wait_for(self.reader.read(), PATIENCE_S)
+            data = await asyncio.wait_for(self.reader.read(), PATIENCE_S)
         except ConnectionResetError:
             return b""
+        at = 0
+        while at < len(data):
+            length, shift, start = 0, 0, at + 1
+            while True:
+                byte, start = data[start], start + 1
+                length |= (byte & 0x7F) << shift
+                shift += 7
+                if byte < 0x80:
+                    break
+            self.referee.judge(data[at], data[start : start + length], shift // 7)
+            at = start + length
+        return data
 
     async def subscribe(self, *filters: str, options: int = 1, properties: bytes = b"") -> bytes:
         """Subscribe; returns the reason codes."""
@@ -132,7 +154,10 @@ class RawClient:
         self.send(packet(0x82, body))
         first, answer = await self.packet()
         assert first == 0x90, (hex(first), answer)
-        return answer[3:] if self.v5 else answer[2:]
+        if not self.v5:
+            return answer[2:]
+        assert answer[2] < 0x80, "sentences are short"
+        return answer[3 + answer[2] :]
 
     async def close(self) -> None:
         self.writer.close()

@@ -27,7 +27,8 @@ def numbers(start: int, stop: int) -> list[str]:
 
 
 async def test_messages_arrive_in_order_and_are_acknowledged_after_their_batch_is_settled(broker):
-    """L4, and L1 towards a broker: nothing is acknowledged by itself, everything once settled."""
+    """L4, and L1 towards a broker: nothing is acknowledged by itself, everything once settled
+    [MQTT-7.0.0-1 of 3.1.1]."""
     ingest = Ingest(settles=False)
     async with connected_client(broker.port, ingest) as client:
         await broker.publish("t/a", numbers(0, 300))

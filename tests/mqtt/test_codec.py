@@ -137,7 +137,7 @@ MALFORMED = [
     ("20 02 0000", V311, 0x82),  # CONNACK from a client
     ("36 07 0001 61 0001 6869", V311, 0x81),  # QoS 3 [MQTT-3.3.1-4]
     ("38 05 0001 61 6869", V311, 0x81),  # DUP at QoS 0 [MQTT-3.3.1-2]
-    ("32 05 0001 61 0000", V311, 0x82),  # packet id 0 [MQTT-2.2.1-2]
+    ("32 05 0001 61 0000", V311, 0x82),  # packet id 0 [MQTT-2.2.1-3]
     ("32 03 0001 61", V311, 0x81),  # no packet id
     ("30 04 0005 6161", V311, 0x81),  # topic longer than the packet
     ("30 02 0000", V311, 0x82),  # empty topic
@@ -170,7 +170,7 @@ MALFORMED = [
     ("e0 01 00", V311, 0x81),  # DISCONNECT with a body in 3.1.1
     ("e1 00", V311, 0x81),
     ("f0 00", V311, 0x82),  # AUTH in 3.1.1
-    ("00 00", V5, 0x82),  # type 0 [MQTT-2.1.2-1]
+    ("00 00", V5, 0x82),  # type 0 (2.1.2)
     ("d0 00", V311, 0x82),  # PINGRESP from a client
 ]
 

@@ -256,6 +256,22 @@ def test_a_client_that_was_there_when_the_gateway_died_gets_time_to_come_back():
     assert PATIENCE_S < 149
 
 
+def test_a_will_outlives_an_orderly_stop():
+    """[MQTT-3.1.2-8]: the gateway goes, not the client; who does not come back to the next one is announced then."""
+    life = Life(random.Random(1))
+    will, outlet = Will("gone", b"dev", 1, retain=False, properties={}, delay_s=0), Outlet()
+    session, _ = life.exchange.attach("dev", outlet, clean=False, expiry_s=3_600, will=will, keepalive_s=10)
+    life.exchange.detach(session, outlet, life.now_s, with_will=None)
+    life.exchange.tick(life.now_s)
+    assert not life.exchange.take_wills()
+    life.write()
+    life.die()
+    life.exchange.tick(life.now_s + PATIENCE_S - 1)
+    assert not life.exchange.take_wills()
+    life.exchange.tick(life.now_s + PATIENCE_S + 1)
+    assert life.exchange.take_wills() == [will]
+
+
 def test_a_retained_message_of_the_gateways_own_does_not_come_back():
     """It says anew at its start what every actuator should do; what it said in another life may be wrong."""
     life = Life(random.Random(1))

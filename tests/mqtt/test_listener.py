@@ -11,7 +11,7 @@ from gateway.model import DUPLICATE
 
 
 async def test_no_puback_leaves_before_settle(slow_bench, wire):
-    """L1: the acknowledgement means: on disk."""
+    """L1: the acknowledgement means: on disk [MQTT-4.3.2-4]."""
     device = await slow_bench.client("dev")
     device.send(wire.publish("a", qos=1, mid=7))
     await slow_bench.desk.wait_for(1)
@@ -116,7 +116,7 @@ async def test_flags_tell_qos_and_dup_and_never_retained(bench, wire):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 async def test_packets_in_pieces_are_put_together(bench, wire, size):
-    """Where reads begin and end means nothing."""
+    """Where reads begin and end means nothing: a stream of bytes is a stream of bytes [MQTT-4.2.0-1]."""
     device = await bench.client("dev")
     stream = b"".join(wire.publish("a/b", bytes([n]) * 200 * n, qos=1, mid=n + 1) for n in range(5)) + b"\xc0\x00"
     for start in range(0, len(stream), size):

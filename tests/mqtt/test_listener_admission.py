@@ -39,7 +39,7 @@ async def test_right_credentials_are_admitted(open_listener):
 
 
 async def test_an_empty_client_id_is_given_one_or_refused(bench):
-    """[MQTT-3.1.3-7, -8] of 3.1.1; [MQTT-3.2.2-16] of 5.0."""
+    """[MQTT-3.1.3-7, -8 of 3.1.1]; [MQTT-3.2.2-16] of 5.0."""
     assert (await bench.client("", clean=False)).connack[1] == b"\0\2"
     assert (await bench.client("", clean=True)).connack[1] == b"\0\0"
     new = await bench.client("", v5=True, clean=False)
@@ -86,7 +86,7 @@ async def test_strangers_are_closed(bench, data, answer):
         (b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x00", 0x82),  # CONNECT again [MQTT-3.1.0-2]
         (b"\x30\x80\x80\x80\x01", 0x95),  # above Maximum Packet Size
         (b"\xf0\x00", 0x82),  # AUTH
-        (b"\xe0\x07\x00\x05\x11\x00\x00\x00\x05", 0x82),  # DISCONNECT that lengthens [MQTT-3.14.2-2]
+        (b"\xe0\x07\x00\x05\x11\x00\x00\x00\x05", 0x82),  # DISCONNECT that lengthens (3.14.2.2.2)
     ],
 )
 async def test_violations_end_the_connection_with_their_reason(bench, data, reason):

@@ -88,7 +88,7 @@ async def test_the_gateways_own_messages_do_not_pass_the_intake(bench):
 
 
 async def test_retained_messages_come_with_the_flag_on_subscribing_and_without_it_live(bench, wire):
-    """[MQTT-3.3.1-8, -9]; an empty payload clears [MQTT-3.3.1-6, -7]."""
+    """[MQTT-3.3.1-9, -12]; an empty payload clears [MQTT-3.3.1-6, -7]."""
     device = await bench.client("dev")
     device.send(wire.publish("a/1", b"one", retain=True), wire.publish("a/2", b"two", qos=1, retain=True))
     assert (await device.packet())[0] == 0x40

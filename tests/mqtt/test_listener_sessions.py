@@ -40,7 +40,7 @@ async def test_a_clean_session_leaves_nothing_behind(bench, eventually):
 
 
 async def test_session_expiry_of_5_0_is_the_clients_word_within_ours(open_listener, wire, eventually):
-    """[MQTT-3.1.2-23]; what we shorten, CONNACK says [MQTT-3.2.2.3.2]."""
+    """[MQTT-3.1.2-23]; what we shorten, CONNACK says (3.2.2.3.2)."""
     bench = await open_listener(session_expiry_max_s=100)
     device = await bench.client("dev", v5=True, clean=False, properties=b"\x11\xff\xff\xff\xff")
     assert b"\x11\x00\x00\x00\x64" in device.connack[1]
@@ -133,7 +133,7 @@ async def test_keep_alive_ends_a_silent_connection_after_one_and_a_half_interval
 
 
 async def test_no_keep_alive_means_none_in_3_1_1_and_ours_in_5_0(bench):
-    """[MQTT-3.1.2-21]: CONNACK says what holds."""
+    """[MQTT-3.1.2-21, 3.2.2-21]: CONNACK says what holds."""
     old = await bench.client("old", keepalive=0)
     new = await bench.client("new", v5=True, keepalive=0)
     assert b"\x13\x0e\x10" in new.connack[1]

@@ -44,7 +44,7 @@ async def greet(bench, wire, context) -> bytes:
 
 
 async def test_a_device_that_trusts_us_is_served_over_tls(open_listener, certificate, wire):
-    """The same protocol, whatever the transport; a payload of many TLS records included."""
+    """[MQTT-4.2.0-1]: the same protocol, whatever the transport; a payload of many TLS records included."""
     bench = await open_listener(tls=certificate)
     assert await greet(bench, wire, trusting(certificate)) == b"\x20\x02\0\0\x40\x02\0\3"
     assert [len(payload) for _, payload, _ in bench.desk.messages] == [100_000]
@@ -148,7 +148,7 @@ async def test_a_certificate_is_a_name_a_permission_can_ask_for(open_listener, c
     context = trusting(certificate)
     context.load_cert_chain(*await authority.sign("heater-1"))
     reader, writer = await asyncio.open_connection("127.0.0.1", bench.listener.port, ssl=context)
-    writer.write(wire.connect("c", v5=True, username="admin"))
+    writer.write(wire.connect("c", v5=True, username="admin", properties=b"\x17\0"))
     writer.write(wire.publish("d/heater-1/t", qos=1, mid=1, v5=True) + wire.publish("d/x/t", qos=1, mid=2, v5=True))
     answer = b""
     while not answer.endswith(b"\x40\2\0\1\x40\3\0\2\x87"):

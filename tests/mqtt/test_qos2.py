@@ -40,7 +40,7 @@ def _pubrel(mid):
 
 
 def test_a_message_goes_through_its_four_steps():
-    """[MQTT-4.3.3-1 to -7]: PUBLISH, PUBREC, PUBREL, PUBCOMP; the packet id is in use until the last."""
+    """[MQTT-4.3.3-1 to -6]: PUBLISH, PUBREC, PUBREL, PUBCOMP; the packet id is in use until the last."""
     session, outlet = _session(window=1)
     _send(session, b"a", b"b")
     assert outlet.sent == [b"\x34\x06\x00\x01t\x00\x01a"]
@@ -51,7 +51,7 @@ def test_a_message_goes_through_its_four_steps():
 
 
 def test_a_message_that_the_client_has_is_never_sent_again():
-    """[MQTT-4.3.3-7, 4.4.0-1, 4.6.0-4]: after a reconnect its PUBREL is; what it has not confirmed has DUP."""
+    """[MQTT-4.3.3-6, 4.4.0-1, 4.6.0-4]: after a reconnect its PUBREL is; what it has not confirmed has DUP."""
     session, _ = _session()
     _send(session, b"a", b"b", b"c")
     session.receive(3, 0, 0.0)
@@ -148,7 +148,7 @@ def _as_a_client_answers(packet, session, have, held, *, is_lost):
 
 @pytest.mark.parametrize("v5", [False, True])
 async def test_a_message_is_stored_once_and_answered_once_it_is_on_disk(slow_bench, wire, v5):
-    """[MQTT-4.3.3-8, -9, -10]: PUBREC after the sync (L1); a repetition is recognised until PUBREL."""
+    """[MQTT-4.3.3-8, -10]: PUBREC after the sync (L1); a repetition is recognised until PUBREL."""
     device = await slow_bench.client("dev", clean=False, v5=v5, properties=HOUR if v5 else b"")
     device.send(wire.publish("a", b"x", qos=2, mid=9, v5=v5))
     await slow_bench.desk.wait_for(1)

@@ -100,7 +100,7 @@ def test_an_unknown_puback_changes_nothing():
 
 
 def test_packet_ids_wrap_around_and_never_name_two_messages():
-    """65,535 is followed by 1, and one that is in flight is passed over."""
+    """[MQTT-2.2.1-4]: 65,535 is followed by 1, and one that is in flight is passed over."""
     session, outlet = a_session(window=3)
     send(session, b"held")  # packet id 1 stays in flight
     for expected in (*range(2, 65_536), 2, 3):

@@ -103,7 +103,8 @@ async def test_a_text_frame_ends_the_connection(open_socket, browser):
     ],
 )
 async def test_a_page_that_is_not_listed_gets_nothing(open_socket, browser, origin, protocols, status):
-    """A browser lets every page call every machine; here is where it ends. And without mqtt there is nothing to say."""
+    """A browser lets every page call every machine; here is where it ends. And without mqtt there is nothing to say
+    [MQTT-6.0.0-3]."""
     bench = await open_socket()
     with pytest.raises(WSServerHandshakeError) as refused:
         await browser(bench, origin=origin, protocols=protocols)
