@@ -143,7 +143,7 @@ class Clients:
             placed = decode_placed(self._store.load_clients(), self._log.origin.log_id)
             if placed is not None:
                 position, state = placed
-                return Ledger(state, epoch=found.epoch, end_seq=found.end.seq), position
+                return Ledger(state, reached=found.reached), position
         except ValueError as error:
             events.task_failed("clients", error)
-        return Ledger(epoch=found.epoch, end_seq=found.end.seq), self._log.floor
+        return Ledger(reached=found.reached), self._log.floor

@@ -1,11 +1,13 @@
 """From CONNECT to CONNACK: whether a client is let in, as whom, and on what terms.
 
-    CONNECT ── checked ──▶ login (may take a while) ── judged ──▶ session, CONNACK
+    CONNECT ── checked ──▶ login (may take a while) ── judged ──▶ session ──▶ CONNACK (a new one is on disk then)
                   └──────────────────────┴── refused ──▶ CONNACK with the reason, RefusedError
 
 Invariants:
 - Nobody is told that a session exists, or gets at one, before the login was right.
 - A session belongs to the name that began it: another name is refused its client id.
+- Who is told that it has a new session finds no older one after a kill: in that, its packet ids would mean something
+  else, and messages under them would be taken for repetitions. Who has the old one is told at once.
 """
 
 from __future__ import annotations
@@ -99,11 +101,15 @@ class Admission:
         self._packet: Connect | None = None
         self._client_id = ""
         self._verdict: Verdict | None = None
+        self._guest: Admitted | None = None
+        """Who has been let in, and will be told so."""
+        self._welcome: Callable[[Admitted], None] = lambda _: None
+        self._go_on: Callable[[], None] = lambda: None
 
     @property
     def is_pending(self) -> bool:
-        """Whether a CONNECT waits for its login to be judged."""
-        return self._packet is not None and self._verdict is None
+        """Whether a CONNECT waits for its login to be judged, or for its session to be on disk."""
+        return self._guest is not None or (self._packet is not None and self._verdict is None)
 
     def ask(self, first: int, body: Body, now_s: float, judged: Callable[[], None]) -> bool:
         """Take a CONNECT.
@@ -112,7 +118,8 @@ class Admission:
             first: its first byte.
             body: the rest of it.
             now_s: monotonic.
-            judged: called when `proceed` can go on, unless it can at once.
+            judged: called when `proceed` can go on, unless it can at once; and when a client that had to wait for its
+                CONNACK has it.
 
         Returns:
             Whether it can.
@@ -140,6 +147,7 @@ class Admission:
             self._verdict = verdict
             judged()
 
+        self._go_on = judged
         self._verdict = self._access.admit(self._peer, packet.username, packet.password, now_s, done)
         return self._verdict is not None
 
@@ -154,8 +162,11 @@ class Admission:
         if len(self._client_id) > MAX_CLIENT_ID:
             self._refuse(packet, Reason.BAD_CLIENT_ID, f"the client id is longer than {MAX_CLIENT_ID}")
 
-    def proceed(self) -> Admitted:
-        """Give the client that has been judged its session, and answer.
+    def proceed(self, welcome: Callable[[Admitted], None]) -> None:
+        """Give the client that has been judged its session, and answer, at once or when it may be told.
+
+        Args:
+            welcome: called with the answer, or when it has been given.
 
         Raises:
             RefusedError: it is not let in.
@@ -185,6 +196,8 @@ class Admission:
         connack = partial(encode_connack, packet.version, Reason.SUCCESS, properties=granted)
         if most_bytes is not None and len(connack()) > most_bytes:
             self._refuse(packet, Reason.PACKET_TOO_LARGE, "the answer is larger than the packets it takes")
+        former = exchange.sessions.get(client_id)
+        is_replaced = former is not None and former.is_kept
         session, is_present = exchange.attach(
             client_id,
             self._outlet,
@@ -202,8 +215,7 @@ class Admission:
             # Permissions may have changed since it subscribed.
             for mqtt_filter in [each for each in session.subscriptions if not grant.may_subscribe(each)]:
                 exchange.unsubscribe(session, mqtt_filter)
-        self._outlet.put(connack(session_present=is_present))
-        return Admitted(
+        admitted = Admitted(
             session,
             packet.version,
             keepalive_s,
@@ -211,6 +223,27 @@ class Admission:
             grant,
             wants_sentences=bool(wanted.get(Property.REQUEST_PROBLEM_INFO, 1)),
         )
+        if not is_present and (session.is_kept or is_replaced):
+            self._guest, self._welcome = admitted, welcome
+            exchange.notes.stage(self, connack(session_present=False))
+        else:
+            self._outlet.put(connack(session_present=is_present))
+            welcome(admitted)
+
+    def put(self, data: bytes) -> None:
+        """What was noted of a new session is on disk: say CONNACK, and go on with what has been sent meanwhile."""
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            self._outlet.put(data)
+            self._welcome(guest)
+            self._go_on()
+
+    def end(self, now_s: float) -> None:
+        """The connection is gone. A client that still waits was promised nothing, so that its session ends with it."""
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            guest.session.expiry_s = 0.0
+            self._exchange.detach(guest.session, self._outlet, now_s, with_will=False)
 
     def _asked_expiry_s(self, packet: Connect) -> int:
         if packet.version == V5:

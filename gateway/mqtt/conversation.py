@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.mqtt.access import Peer
-    from gateway.mqtt.admission import House
+    from gateway.mqtt.admission import Admitted, House
     from gateway.mqtt.packets import Properties
     from gateway.mqtt.permissions import Grant
     from gateway.mqtt.session import Outlet, Session
@@ -271,6 +271,8 @@ class Conversation:
         self.deadline_s = None
         if self.session is not None:
             self._exchange.detach(self.session, self._outlet, now_s, with_will=self.keeps_will)
+        elif self._admission is not None:
+            self._admission.end(now_s)
 
     # CONNECT.
 
@@ -290,13 +292,18 @@ class Conversation:
         """
         if self._admission is None or self.is_over:
             return
-        admitted = self._admission.proceed()
+        self._admission.proceed(self._welcome)
+        if self.session is None:
+            self.deadline_s = None  # again it is we who take the time
+        else:
+            self.heard(now_s)
+            self.session.pump(now_s)
+
+    def _welcome(self, admitted: Admitted) -> None:
         self._admission = None
         self.session, self.version, self._keepalive_s, self.user, self._grant, self._wants_sentences = admitted
         if self._grant is not None:
             self.known = {}
-        self.heard(now_s)
-        self.session.pump(now_s)
 
     # Everything after.
 

@@ -192,14 +192,17 @@ class Gathering:
         if turn.topics:
             planned = self._exchange.plan(turn, self._mono_s())
             if self._take_in(turn):
-                entries += self._bound(planned + _taken(turn))
+                entries = self._bound(entries + planned + _taken(turn))
         if entries and self._keeper is not None:
             self._keeper.append(entries)
         if not turn.topics:
             self._settle_later(turn)
 
     def _bound(self, entries: list[Entry]) -> list[Entry]:
-        """What holds only if the turn's events, which have just been appended, get to the disk as well."""
+        """What holds only if the turn's events, which have just been appended, get to the disk as well.
+
+        That is all of the turn: a will that is said to be out, and is not, would never be.
+        """
         return entries if self._keeper is None or not entries else [Bound(*self._keeper.place()), *entries]
 
     def _take_in(self, turn: Turn) -> bool:

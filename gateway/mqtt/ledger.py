@@ -19,11 +19,14 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from gateway.mqtt.packets import Subscription, Will  # noqa: TC001 - the decoder reads the annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 VERSION = 1
 _NS = 1_000_000_000
@@ -241,19 +244,17 @@ def encode_state(state: State) -> bytes:
 class Ledger:
     """Adds up what was kept."""
 
-    def __init__(self, snapshot: bytes | None = None, *, epoch: int = 0, end_seq: int = 0) -> None:
+    def __init__(self, snapshot: bytes | None = None, *, reached: Callable[[int], int] | None = None) -> None:
         """Begin with a snapshot, or with nothing.
 
         Args:
             snapshot: what `encode_state` gave.
-            epoch: the last one of the event log before it was opened now.
-            end_seq: how far it reached then.
+            reached: how far the event log had got when an epoch ended; None: as far as it was to.
 
         Raises:
             ValueError: the snapshot is of another version, or cannot be read.
         """
-        self._epoch = epoch
-        self._end_seq = end_seq
+        self._reached = reached
         try:
             self.state = State() if snapshot is None else _STATE.decode(snapshot)
         except msgspec.MsgspecError as error:
@@ -276,8 +277,8 @@ class Ledger:
         except msgspec.MsgspecError as error:
             raise ValueError(f"an entry about the clients cannot be read ({error})") from error
         for entry in entries:
-            if isinstance(entry, Bound) and entry.epoch == self._epoch and entry.end_seq > self._end_seq:
-                return  # bounds of earlier epochs were judged by earlier starts
+            if isinstance(entry, Bound) and self._reached is not None and entry.end_seq > self._reached(entry.epoch):
+                return
             self._add(entry, at_ns)
 
     def _add(self, entry: Entry, at_ns: int) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.mqtt.ledger import Entry
-    from gateway.mqtt.session import Outlet
+    from gateway.mqtt.session import Hearer
 
 
 class Notes:
@@ -27,7 +27,7 @@ class Notes:
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
-        self._answers: list[tuple[Outlet, bytes]] = []
+        self._answers: list[tuple[Hearer, bytes]] = []
         self.on_change: Callable[[], None] = lambda: None
         """Called with every entry that must be written: the turn is to be ended, even if it brought no message."""
 
@@ -40,9 +40,9 @@ class Notes:
         """Have an entry written some time, in its place among the others."""
         self._entries.append(entry)
 
-    def stage(self, outlet: Outlet, data: bytes) -> None:
+    def stage(self, hearer: Hearer, data: bytes) -> None:
         """Say something once all that has been noted is on disk."""
-        self._answers.append((outlet, data))
+        self._answers.append((hearer, data))
         self.on_change()
 
     @property
@@ -50,7 +50,7 @@ class Notes:
         """Whether something waits to be written along."""
         return bool(self._entries)
 
-    def take(self) -> tuple[list[Entry], list[tuple[Outlet, bytes]]]:
+    def take(self) -> tuple[list[Entry], list[tuple[Hearer, bytes]]]:
         """The entries in the order in which they are to be written, and what to say then."""
         entries, answers = self._entries, self._answers
         self._entries, self._answers = [], []

@@ -79,15 +79,19 @@ class Tally:
         self.dropped[cause] = self.dropped.get(cause, 0) + 1
 
 
-class Outlet(Protocol):
+class Hearer(Protocol):
+    """Whoever can be told something."""
+
+    def put(self, data: bytes) -> None:
+        """Send, in order, soon."""
+
+
+class Outlet(Hearer, Protocol):
     """Towards a connected client. The shell's connection is one; tests have another."""
 
     version: int
     is_writable: bool
     """False while so much waits to be sent that more should wait in the session."""
-
-    def put(self, data: bytes) -> None:
-        """Send, in order, soon."""
 
     def cut(self, reason: int) -> None:
         """Close the connection, telling why where the version allows it. By the end of the call it is detached."""

@@ -30,7 +30,7 @@ from gateway.mqtt.wire import encode_text
 if TYPE_CHECKING:
     from gateway.mqtt.packets import Properties
     from gateway.mqtt.passing import Route
-    from gateway.mqtt.session import Outlet, Session
+    from gateway.mqtt.session import Hearer, Session
     from gateway.mqtt.shared import Group
 
 MAX_KNOWN_TOPICS = 16_384
@@ -81,7 +81,7 @@ class Turn:
     there, 0 if it is not kept for that one."""
     taken: list[tuple[Session, int]] = field(default_factory=list)
     """Packet ids of QoS 2 messages of kept sessions, those that are no repetitions."""
-    answers: list[tuple[Outlet, bytes]] = field(default_factory=list)
+    answers: list[tuple[Hearer, bytes]] = field(default_factory=list)
     """What is said once everything so far is on disk."""
     sizes: dict[Sender, int] = field(default_factory=dict)
     """By sender: bytes of what it sent."""

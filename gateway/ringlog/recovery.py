@@ -76,6 +76,14 @@ class Recovered:
     torn: Damage | None = None
     damaged: list[Damage] = field(default_factory=list)
 
+    def reached(self, epoch: int) -> int:
+        """How far the log had got when this epoch ended: the number after its last record.
+
+        The same at each later start, however many there have been: what an epoch has written, the next goes on behind.
+        """
+        later = (segment.head.seq for segment in self.segments if segment.head.epoch > epoch)
+        return min(later, default=self.end.seq)
+
 
 Survey: TypeAlias = tuple[list[SegmentInfo], list[Damage]]
 

@@ -221,7 +221,7 @@ def test_what_stands_behind_a_bound_that_was_not_reached_counts_for_nothing():
     message = KeptMessage("t", b"x", 2, retain=True, properties={}, expires_ns=None)
     behind = [Taken("dev", (7,)), Queued(message, (Taker("dev", 1, 2, False, ()),)), Retained(message)]
     for epoch, end_seq, reached in ((3, 50, True), (3, 51, False), (2, 99, True)):
-        ledger = Ledger(encode_state(life.ledger()), epoch=3, end_seq=50)
+        ledger = Ledger(encode_state(life.ledger()), reached={2: 99, 3: 50}.__getitem__)
         ledger.add(encode_entries([Subscribed("dev", "t", Subscription(2)), Bound(epoch, end_seq), *behind]), 0)
         session = ledger.state.sessions["dev"]
         assert list(session.subscriptions) == ["t"], "what stands before it is not bound"
