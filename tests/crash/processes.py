@@ -40,10 +40,10 @@ Result = TypeVar("Result")
 class Lane:
     """A server, and the life that it has at present. Used by one thread at a time."""
 
-    def __init__(self) -> None:
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.processes"], cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+    def __init__(self, *modules: str) -> None:
+        """Args: modules: of `tests.crash`, to have imported before a life begins; none: those of the log's proofs."""
+        command = [sys.executable, "-m", "tests.crash.processes", *(f"tests.crash.{name}" for name in modules)]
+        self._server = subprocess.Popen(command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._answers: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
         self._listener = threading.Thread(target=self._listen, name="tests.crash.lane")
         self._listener.start()
@@ -175,7 +175,7 @@ def open_lanes(count: int = 2) -> Iterator[Lanes]:
 
 def serve() -> None:
     """Fork a life for each line on stdin. See the module."""
-    for name in _MODULES:
+    for name in sys.argv[1:] or _MODULES:
         importlib.import_module(name)
     gc.freeze()
     for line in sys.stdin.buffer:

@@ -81,7 +81,16 @@ class Aim(NamedTuple):
 class Tracer:
     """strace on a process that stands at a gate."""
 
-    def __init__(self, pid: int, output: Path, *, inject: Sequence[str] = (), everything: bool = False) -> None:
+    def __init__(
+        self,
+        pid: int,
+        output: Path,
+        *,
+        inject: Sequence[str] = (),
+        everything: bool = False,
+        also: Sequence[str] = (),
+        alone: bool = False,
+    ) -> None:
         """Attach. When this returns, no call goes by unseen.
 
         Args:
@@ -89,12 +98,16 @@ class Tracer:
             output: where the calls are written.
             inject: each such as `fdatasync:error=EIO:when=3+`.
             everything: write down all calls on files, not only those that matter.
+            also: names of calls to be written down besides.
+            alone: follow only the thread whose number `pid` is.
         """
-        watched = "%file,%desc" if everything else ",".join(f"?{name}" for name in _WATCHED)
-        command = ["strace", "-f", "-y", "-s", "0", "-e", "signal=none", "-e", f"trace={watched}", "-o", str(output)]
+        watched = "%file,%desc" if everything else ",".join(f"?{name}" for name in (*_WATCHED, *also))
+        follow = [] if alone else ["-f"]
+        command = ["strace", *follow, "-y", "-s", "0", "-e", "signal=none", "-e", f"trace={watched}", "-o", str(output)]
         for each in inject:
             command += ["-e", f"inject={each}"]
         self._output = output
+        self._prefix = f"{pid} " if alone else ""
         self._process = subprocess.Popen([*command, "-p", str(pid)], stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         said = self._process.stderr.readline()
@@ -106,7 +119,8 @@ class Tracer:
         """Everything it saw, once the process has ended."""
         _, said = self._process.communicate(timeout=60)
         assert self._process.returncode in {0, -9, 137, 3, 4, 1}, said
-        return parse(self._output.read_text())
+        lines = self._output.read_text().splitlines()
+        return parse("\n".join(self._prefix + line for line in lines))
 
 
 def parse(text: str) -> list[Call]:
