@@ -279,10 +279,9 @@ class Conversation:
     def _connect(self, first: int, body: Body, now_s: float) -> None:
         if self._admission is None or self._admission.is_pending:
             raise ProtocolError("a second CONNECT", Reason.PROTOCOL_ERROR)
+        self.deadline_s = None  # from here on it is we who take the time
         if self._admission.ask(first, body, now_s, self._resume):
             self.proceed(now_s)
-        else:
-            self.deadline_s = None  # from here on it is we who take the time
 
     def proceed(self, now_s: float) -> None:
         """Go on with a CONNECT whose login has been judged.
@@ -290,20 +289,16 @@ class Conversation:
         Raises:
             RefusedError: it is not let in.
         """
-        if self._admission is None or self.is_over:
-            return
-        self._admission.proceed(self._welcome)
-        if self.session is None:
-            self.deadline_s = None  # again it is we who take the time
-        else:
+        if self._admission is not None and not self.is_over:
+            self._admission.proceed(self._welcome)
+        if self.session is not None:
             self.heard(now_s)
             self.session.pump(now_s)
 
     def _welcome(self, admitted: Admitted) -> None:
         self._admission = None
         self.session, self.version, self._keepalive_s, self.user, self._grant, self._wants_sentences = admitted
-        if self._grant is not None:
-            self.known = {}
+        self.known = self.known if self._grant is None else {}
 
     # Everything after.
 
