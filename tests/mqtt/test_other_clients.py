@@ -14,6 +14,7 @@ from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 from gateway.config.settings import ListenSettings, WebSocketSettings
 from gateway.mqtt.listener import Listener
 from gateway.web.mqtt_socket import MqttSocket
+from tests.scenarios.site import until
 
 PATIENCE_S = 20
 JAVASCRIPT = Path(__file__).parent / "javascript"
@@ -81,6 +82,39 @@ async def test_a_mosquitto_bridge_brings_and_takes_messages(bench, tmp_path, eve
         await bench.desk.wait_for(2)
     ups = [(topic, payload) for topic, payload, _ in bench.desk.messages if topic.startswith("up/")]
     assert ups == [("up/1", b"m1"), ("up/2", b"m2")]
+
+
+@pytest.mark.parametrize("version", ["mqttv311", "mqttv50"])
+async def test_a_mosquitto_bridge_brings_what_came_while_we_were_away(open_listener, tmp_path, version):
+    """It queues for us, comes back by itself, and every message is stored once."""
+    first = await open_listener()
+    port, ours = free_port(), first.listener.port
+    (tmp_path / "bridge.conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\n"
+        f"connection gateway\naddress 127.0.0.1:{ours}\nbridge_protocol_version {version}\n"
+        "cleansession false\nremote_clientid site\ntopic up/# out 2\nrestart_timeout 1\n"
+    )
+
+    def came(bench):
+        return [payload for topic, payload, _ in bench.desk.messages if topic == "up/x"]
+
+    async def say(number):
+        command = ("mosquitto_pub", "-h", "127.0.0.1", "-p", port, "-q", 1 + number % 2, "-t", "up/x", "-m", number)
+        process = await spawn(*command)
+        assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+
+    async with running(shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", tmp_path / "bridge.conf"):
+        await until(lambda: any(info.client_id == "site" for info in first.listener.clients()), "it connects")
+        await say(0)
+        await until(lambda: came(first) == [b"0"], "it brings")
+        await first.listener.stop()
+        for number in (1, 2, 3, 4):
+            await say(number)
+        second = await open_listener(port=ours)
+        await until(lambda: len(came(second)) >= 4, "it is back")
+        await say(5)
+        await until(lambda: len(came(second)) >= 5, "it brings")
+    assert came(first) + came(second) == [b"%d" % number for number in range(6)]
 
 
 # paho C, as Debian packages it.

@@ -196,6 +196,31 @@ async def test_aiomqtt(bench, protocol):
 
 
 @pytest.mark.parametrize("protocol", [aiomqtt.ProtocolVersion.V311, aiomqtt.ProtocolVersion.V5])
+async def test_aiomqtt_at_every_qos(bench, protocol):
+    """There and back at 0, 1 and 2, in 5.0 with user properties in their order."""
+    said = Properties(PacketTypes.PUBLISH) if protocol is aiomqtt.ProtocolVersion.V5 else None
+    if said is not None:
+        said.UserProperty = [("b", "1"), ("a", "2"), ("b", "3")]
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        aiomqtt.Client("127.0.0.1", bench.listener.port, identifier="dev", protocol=protocol) as client,
+    ):
+        await client.subscribe("t/#", qos=2)
+        for qos in (0, 1, 2):
+            await client.publish(f"t/{qos}", b"x" * 30_000, qos=qos, properties=said)
+        got = []
+        async for message in client.messages:
+            got.append(message)
+            if len(got) == 3:
+                break
+    assert sorted((str(each.topic), len(each.payload), each.qos) for each in got) == [
+        (f"t/{qos}", 30_000, qos) for qos in (0, 1, 2)
+    ]
+    for each in got:
+        assert said is None or each.properties.UserProperty == said.UserProperty
+
+
+@pytest.mark.parametrize("protocol", [aiomqtt.ProtocolVersion.V311, aiomqtt.ProtocolVersion.V5])
 async def test_aiomqtt_is_told_that_it_may_not(open_listener, protocol):
     """A wrong password is an error with a name."""
     bench = await open_listener(users=(User(username="u", password="p"),))
