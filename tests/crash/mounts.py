@@ -220,7 +220,7 @@ def slow_writes(disk: Ext4, writes_per_s: int) -> Iterator[Path]:
 
 
 @functools.cache
-def _own_mounts() -> None:
+def own_mounts() -> None:
     """From here on, mounts of this thread and of those that it starts are theirs alone. Once per process."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_NEW_MOUNT_NAMESPACE) != 0:
@@ -229,7 +229,7 @@ def _own_mounts() -> None:
 
 
 def _mount(*arguments: str | Path) -> None:
-    _own_mounts()
+    own_mounts()
     _command("mount", *arguments)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 
 import pytest
 
 from tests.crash.exchanges import Scene
 from tests.crash.figures import FULL, keep, share
-from tests.crash.houses import House, Point, Struck, kill_the_start, record, strike
+from tests.crash.houses import House, Struck, kill_the_start, record, some, strike, total
 from tests.crash.processes import Lane
-from tests.crash.promises import Tally
 from tests.crash.scenes import SCENES
 
 
@@ -21,23 +19,6 @@ def lane():
     made = Lane("living")
     yield made
     made.close()
-
-
-def some(points: list[Point], rng: random.Random, count: int) -> list[Point]:
-    """One point of each kind, as far as that goes."""
-    drawn = rng.sample(points, len(points))
-    firsts = {point.kind: point for point in reversed(drawn)}
-    return rng.sample(list(firsts.values()), min(count, len(firsts)))
-
-
-def total(found: list[Struck]) -> str:
-    """What came of many cases, each of which has been judged."""
-    whole = Tally(*(sum(each) for each in zip(*(case.tally for case in found), strict=True)))
-    return (
-        f"{whole.exchanges:,} handshakes finished, {whole.stored:,} events stored, {whole.delivered:,} messages "
-        f"delivered: 0 lost, 0 phantom, 0 disordered, 0 twice at QoS 2; repeats at QoS 1 {whole.log_repeats:,} in the "
-        f"log, {whole.delivery_repeats:,} at subscribers"
-    )
 
 
 @pytest.mark.timeout(3_600 if FULL else 180)
