@@ -12,10 +12,10 @@ export PATH := $(PATH):/usr/sbin:/sbin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint types contracts unit reliability fuzz mutants models bench bench-listener bench-log bench-rules lock servers clean
+.PHONY: help demo run test check lint types contracts unit reliability reliability-sessions fuzz mutants models bench bench-listener bench-log bench-rules lock servers clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.installed  ## the whole gateway on this machine, no set-up: make demo ARGS="--for 30s"
 	@$(BIN)/gateway demo $(ARGS)
@@ -44,6 +44,11 @@ reliability: $(VENV)/.installed-dev servers  ## every storage fault at full coun
 	rm -rf .reliability && mkdir .reliability
 	RELIABILITY=full RELIABILITY_FIGURES=.reliability CI=true $(BIN)/python -m pytest tests/crash --timeout 14400 $(ARGS)
 	$(BIN)/python -m tests.crash.report .reliability
+
+reliability-sessions: $(VENV)/.installed-dev servers  ## the part of it that is about MQTT clients (half an hour; needs root)
+	rm -rf .reliability && mkdir .reliability
+	RELIABILITY=full RELIABILITY_FIGURES=.reliability CI=true $(BIN)/python -m pytest -k exchanges tests/crash --timeout 14400 $(ARGS)
+	$(BIN)/python -m tests.crash.report .reliability M
 
 fuzz: $(VENV)/.installed-dev  ## a million bent packets at the listener: no crash, no hang, no memory kept (minutes)
 	FUZZ_PACKETS=$${FUZZ_PACKETS:-1000000} $(BIN)/python -m pytest tests/mqtt/test_fuzz.py -q -s -p no:cacheprovider

@@ -1,7 +1,9 @@
-"""Write the table of RELIABILITY.md from the figures that the proofs left: `python -m tests.crash.report FIGURES`.
+"""Write the tables of RELIABILITY.md from the figures that the proofs left: `python -m tests.crash.report FIGURES`.
 
 One line per proof, fault and run, in the order of the plan. Nothing is rounded, left out or filled in here; a proof
-that left no figures is named as missing, and the command fails.
+that left no figures is named as missing, and the command fails. There is a table for the log (S) and one for what
+clients were told (M); with a letter behind FIGURES only that one is written, and the other stays as it is, with its own
+date and commit.
 """
 
 from __future__ import annotations
@@ -15,14 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 PAGE = Path("RELIABILITY.md")
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-PLAN = tuple(f"S{number}" for number in range(1, 19))
+PLAN = {"S": tuple(f"S{number}" for number in range(1, 19)), "M": ("M20", "M21")}
+"""Proofs by table."""
 
 
-def read(place: Path) -> list[dict]:
-    """Every line that a proof left, in the order of the plan."""
+def read(place: Path, letter: str) -> list[dict]:
+    """Every line that a proof of one table left, in the order of the plan."""
     lines = [json.loads(line) for line in (place / "figures.jsonl").read_text().splitlines()]
-    return sorted(lines, key=lambda line: (int(line["proof"][1:]), line["fault"]))
+    own = [line for line in lines if line["proof"].startswith(letter)]
+    return sorted(own, key=lambda line: (int(line["proof"][1:]), line["fault"]))
 
 
 def table(lines: list[dict]) -> str:
@@ -44,18 +47,26 @@ def machine() -> str:
     )
 
 
-def main(place: Path) -> int:
-    lines = read(place)
+def replaced(page: str, letter: str, lines: list[dict], head: str) -> str:
+    """The page with another table."""
+    begin, end = f"<!-- figures {letter}: begin -->", f"<!-- figures {letter}: end -->"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{head}\n\n{table(lines)}\n{end}{after}"
+
+
+def main(place: Path, letters: list[str]) -> int:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     head = f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip()}. {machine()}."
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{head}\n\n{table(lines)}\n{END}{after}")
-    missing = [proof for proof in PLAN if proof not in {line["proof"] for line in lines}]
+    missing: list[str] = []
+    for letter in letters or list(PLAN):
+        lines = read(place, letter)
+        PAGE.write_text(replaced(PAGE.read_text(), letter, lines, head))
+        missing += [proof for proof in PLAN[letter] if proof not in {line["proof"] for line in lines}]
     if missing:
         print(f"no figures of {', '.join(missing)}", file=sys.stderr)
     return 1 if missing else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

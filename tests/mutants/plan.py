@@ -15,6 +15,8 @@ ROT = "tests/crash/test_bit_rot.py"
 TRUNCATION = "tests/crash/test_truncation.py"
 OVER_THE_LOG = "tests/forward/test_runner_over_the_real_log.py"
 RUNNER = "tests/forward/test_runner.py"
+KILLS = "tests/crash/test_exchanges_and_kills.py"
+POWER = "tests/crash/test_exchanges_and_power_cuts.py"
 
 
 class Mutant(NamedTuple):
@@ -212,5 +214,97 @@ MUTANTS = (
         "        self._backlog.extendleft(reversed(self._unsynced))\n",
         "        self._backlog.extend(self._unsynced)\n",
         (ERROR,),
+    ),
+    Mutant(
+        "a PUBREC before the sync",
+        "gateway/mqtt/gathering.py",
+        """        self.turn = Turn()
+        self._unsettled.append(turn)
+""",
+        """        self.turn = Turn()
+        for sender, mids in turn.pubrecs.items():
+            sender.acknowledge([], mids)
+        turn.pubrecs = {}
+        self._unsettled.append(turn)
+""",
+        (KILLS,),
+    ),
+    Mutant(
+        "packet ids of QoS 2 messages that are forgotten",
+        "gateway/mqtt/gathering.py",
+        "    return [Taken(client_id, tuple(mids)) for client_id, mids in by_client.items()]\n",
+        "    return []\n",
+        (KILLS,),
+    ),
+    Mutant(
+        "a packet id that is not known to be released",
+        "gateway/mqtt/conversation.py",
+        "                    self._exchange.notes.note(Released(session.client_id, packet.mid))\n",
+        "                    pass\n",
+        (KILLS,),
+    ),
+    Mutant(
+        "entries that hold whether their events came to disk or not",
+        "gateway/mqtt/gathering.py",
+        "        return entries if self._keeper is None or not entries else [Bound(*self._keeper.place()), *entries]\n",
+        "        return entries\n",
+        (KILLS,),
+    ),
+    Mutant(
+        "a bound that only the first start after it knows",
+        "gateway/ringlog/recovery.py",
+        "        return min(later, default=self.end.seq)\n",
+        "        return min(later, default=self.end.seq) if epoch == self.epoch else 1 << 60\n",
+        (KILLS, "tests/known_errors/test_bound_that_only_one_start_knew.py"),
+    ),
+    Mutant(
+        "a CONNACK before its session is on disk",
+        "gateway/mqtt/admission.py",
+        "        if not is_present and (session.is_kept or is_replaced):\n",
+        "        if False:\n",
+        (KILLS,),
+    ),
+    Mutant(
+        "confirmations before what they confirm is on disk",
+        "gateway/mqtt/gathering.py",
+        "        if turn.answers and self._keeper is not None:\n",
+        "        if False:\n",
+        (KILLS,),
+    ),
+    Mutant(
+        "a QoS 2 message before its packet id is on disk",
+        "gateway/mqtt/session.py",
+        """            self._notes.stage(outlet, packet)
+        else:
+            outlet.put(packet)
+
+    def _put_pubrel""",
+        """            outlet.put(packet)
+        else:
+            outlet.put(packet)
+
+    def _put_pubrel""",
+        (KILLS,),
+    ),
+    Mutant(
+        "an unsubscription that is forgotten",
+        "gateway/mqtt/exchange.py",
+        "            self.notes.note(Unsubscribed(session.client_id, mqtt_filter))\n",
+        "            pass\n",
+        (KILLS,),
+    ),
+    Mutant(
+        "events that come to disk before what is noted with them",
+        "gateway/ringlog/committer.py",
+        "        for log in self._logs:\n            if log not in passed_over:\n",
+        "        for log in reversed(self._logs):\n            if log not in passed_over:\n",
+        (KILLS,),
+    ),
+    Mutant(
+        "a clients' log that is not synced",
+        "gateway/ringlog/chain.py",
+        "            if writer.synced_bytes < writer.used_bytes:\n",
+        "            if writer.synced_bytes < writer.used_bytes and self._directory.name != 'clients':\n",
+        (POWER,),
     ),
 )
