@@ -28,6 +28,7 @@ _NAMES = {2: "CONNACK", 3: "PUBLISH", 4: "PUBACK", 5: "PUBREC", 6: "PUBREL", 7: 
     9: "SUBACK", 11: "UNSUBACK", 13: "PINGRESP", 14: "DISCONNECT"
 }  # fmt: skip
 _NOT_FOUND = 0x92
+_SHUTTING_DOWN = b"\x8b"
 
 
 class GoneError(Exception):
@@ -273,7 +274,7 @@ class Client:
             self._answers[kind, 0] = body
         elif kind in {9, 11}:
             self._answers[kind, int.from_bytes(body[:2], "big")] = body
-        else:
+        elif (kind, body[:1]) != (14, _SHUTTING_DOWN):  # it closes then, which is seen
             self._journal.expect(False, f"{self.name} gets {_NAMES.get(kind, kind)} {body.hex()}")
 
     def _take_ack(self, kind: int, mid: int, reason: int) -> None:
