@@ -137,6 +137,11 @@ class Dispatcher:
             self._record([Decision(name, INTERLOCK, command.topic, command, now_ns, None, because)])
 
     @property
+    def awaits_reports(self) -> bool:
+        """Whether `observe` has anything to look for."""
+        return bool(self._outbox.expected)
+
+    @property
     def deadline_ns(self) -> int | None:
         """When `tick` has something to do next."""
         times = (self._outbox.deadline_ns, self.interlock.deadline_ns)

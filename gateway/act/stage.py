@@ -134,7 +134,7 @@ class ActStage:
 
     async def _wait(self) -> None:
         if self._reader.position.seq == self._log.appended.seq:
-            await self._log.wait_until(self._dispatcher.deadline_ns)
+            await self._log.wait_until(self._dispatcher.deadline_ns, patient=not self._dispatcher.awaits_reports)
 
     async def keep_cursor(self) -> None:
         """Store the cursor every while if something was carried out, until cancelled.

@@ -39,7 +39,7 @@ class AuditTrail:
         self._trail = store.audit
         cursor = store.cursors.load(CURSOR)
         start = Position(cursor.seq, cursor.ordinal) if cursor is not None else self._log.floor
-        self._reader = store.reader(start, durable_only=True)
+        self._reader = store.reader(start, durable_only=True, patient=True)
         self._stored = start
         self._copied = cursor.delivered if cursor is not None else 0
         """How far the trail went when the cursor was stored: behind it lies what may come again."""

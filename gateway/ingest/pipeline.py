@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from gateway.ringlog.committer import Committer
 
 _MAX_ROUTES = 50_000
-_TOGETHER = 512
-"""Records that are judged together: one that is unusual costs so many a closer look."""
+_FEW, _TOGETHER = 4, 512
+"""Up to so many records each is judged by itself, which is quicker then; and so many at most are judged together: one
+that is unusual costs the others a closer look."""
 _KEPT_OF_OVERSIZED_BYTES = 1_024
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -85,7 +86,8 @@ class Ingest:
         for start in range(0, len(arrivals.topics), _TOGETHER):
             topics = arrivals.topics[start : start + _TOGETHER]
             payloads = arrivals.payloads[start : start + _TOGETHER]
-            found = decode_flat(payloads) if self._are_json(topics, payloads) else None
+            is_worth_it = len(topics) > _FEW and self._are_json(topics, payloads)
+            found = decode_flat(payloads) if is_worth_it else None
             if found is None:
                 found = self._decode_each(topics, payloads)
             values += found

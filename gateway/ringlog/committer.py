@@ -280,13 +280,19 @@ class Committer:
                 self._hold(write, write.held, now_ns)
         waiting = [task for task in job.tasks if not self._ended(task)]
         self._tasks[:0] = waiting
+        done = [] if self._held else job.done
         if self._held:
             self._done[:0] = job.done
-        else:
-            for done in job.done:
-                # Each on its own: one that raises is reported by the loop and takes no other with it.
-                self._loop.call_soon(done)
-        self._go_on()
+        self._go_on()  # the disk first: it is busy with the next job while acknowledgements are made
+        self._tell(done)
+
+    def _tell(self, done: list[Callable[[], None]]) -> None:
+        """Each on its own: one that raises takes no other with it."""
+        for each in done:
+            try:
+                each()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others are to hear of their sync
+                events.task_failed("ringlog.settle", error)
 
     def _go_on(self) -> None:
         if self._held and self._closing:

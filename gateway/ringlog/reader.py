@@ -36,7 +36,9 @@ _PIECE_BYTES = 512 * 1024
 class Reader:
     """Reads one log from a position on. Belongs to one task."""
 
-    def __init__(self, ring: RingLog, storage: Storage, start: Position, *, durable_only: bool) -> None:
+    def __init__(
+        self, ring: RingLog, storage: Storage, start: Position, *, durable_only: bool, patient: bool = False
+    ) -> None:
         """See the module.
 
         Args:
@@ -44,10 +46,12 @@ class Reader:
             storage: the disk.
             start: where to begin. Beyond the end (a card that lied about a sync) it is brought back to the end.
             durable_only: which mark to stop at.
+            patient: what it is read for are not the events; see `RingLog.waiter`.
         """
         self._ring = ring
         self._storage = storage
         self._durable_only = durable_only
+        self._patient = patient
         self.was_clamped = start.seq > ring.appended.seq or start.ordinal > ring.appended.ordinal
         self.position = ring.appended if self.was_clamped else start
         self._ahead: deque[Batch | Gap] = deque()
@@ -97,7 +101,7 @@ class Reader:
                 return item
             limit = (self._ring.durable if self._durable_only else self._ring.appended).seq
             if self.position.seq >= limit:
-                await self._ring.waiter(durable_only=self._durable_only)
+                await self._ring.waiter(durable_only=self._durable_only, patient=self._patient)
             else:
                 await self._load()
 

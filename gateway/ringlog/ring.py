@@ -21,13 +21,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.errors import StorageError
-from gateway.model import Batch, Origin, Position, Stamp
+from gateway.model import Batch, Kind, Origin, Position, Stamp
 from gateway.observe import events
 from gateway.ringlog.chain import RingSettings, SegmentChain
 from gateway.ringlog.recovery import Recovered, recover
 from gateway.ringlog.slots import SlotFile
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from gateway.clock import Clock
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from gateway.ringlog.room import Room
     from gateway.ringlog.storage import Storage
 
+PATIENCE_RECORDS = 1_024
+"""So many events at most go by those who wait for something else: what they have still to pass over stays in memory."""
 _RECORD_OVERHEAD_BYTES = 150
 """What a record costs in memory beside its payload, roughly."""
 _META_BYTES = 12
@@ -88,8 +91,8 @@ class RingLog:
         self._tip_seqs: deque[int] = deque()
         self._tip_sizes: deque[int] = deque()
         self._tip_bytes = 0
-        self._append_waiters: list[asyncio.Future[None]] = []
-        self._commit_waiters: list[asyncio.Future[None]] = []
+        self._append_waiters = _Waiters()
+        self._commit_waiters = _Waiters()
 
         identity = (self.log_id, self.epoch)
         self._chain = SegmentChain(storage, directory, settings, identity, self.recovered, room)
@@ -128,9 +131,7 @@ class RingLog:
         self._tip_seqs.append(batch.seq)
         self._tip_sizes.append(size)
         self._tip_bytes += size
-        waiters, self._append_waiters = self._append_waiters, []
-        for future in waiters:
-            _resolve(future)
+        self._append_waiters.wake((batch,))
         self._committer.request()
 
     def tip_batch(self, seq: int) -> Batch | None:
@@ -158,20 +159,25 @@ class RingLog:
         """The writer's side, for its counters."""
         return self._chain
 
-    def waiter(self, *, durable_only: bool = False) -> asyncio.Future[None]:
-        """Resolves when the mark moves at which the caller reads: at the next append, or at the next commit."""
-        future = asyncio.get_running_loop().create_future()
-        (self._commit_waiters if durable_only else self._append_waiters).append(future)
-        return future
+    def waiter(self, *, durable_only: bool = False, patient: bool = False) -> asyncio.Future[None]:
+        """Resolves when the mark moves at which the caller reads: at the next append, or at the next commit.
+
+        Args:
+            durable_only: at the next commit.
+            patient: events alone do not end the wait, until `PATIENCE_RECORDS` of them have gathered.
+        """
+        return (self._commit_waiters if durable_only else self._append_waiters).add(patient=patient)
 
     @property
     def unwritten_bytes(self) -> int:
         """Payload bytes appended and not yet handed to the writer."""
         return sum(sum(map(len, batch.payloads)) for batch in self._unwritten)
 
-    async def wait_until(self, deadline_ns: int | None, *, durable_only: bool = False) -> None:
-        """Return when the mark moves, or when `elapsed_ns` has reached `deadline_ns`."""
-        waiter = self.waiter(durable_only=durable_only)
+    async def wait_until(
+        self, deadline_ns: int | None, *, durable_only: bool = False, patient: bool = False
+    ) -> None:
+        """Return when the mark moves (see `waiter`), or when `elapsed_ns` has reached `deadline_ns`."""
+        waiter = self.waiter(durable_only=durable_only, patient=patient)
         if deadline_ns is None:
             await waiter
             return
@@ -218,9 +224,7 @@ class RingLog:
             self._tip.popleft()
             self._tip_seqs.popleft()
             self._tip_bytes -= self._tip_sizes.popleft()
-        waiters, self._commit_waiters = self._commit_waiters, []
-        for future in waiters:
-            _resolve(future)
+        self._commit_waiters.wake(batches)
 
     def write(self, batches: list[Batch], *, sync: bool) -> str | None:
         """For the committer, in its thread: put the batches on disk. Why they are held, if they are.
@@ -257,6 +261,37 @@ class RingLog:
             self._chain.close()
         except OSError as error:
             raise StorageError(f"cannot seal the log in {self.directory}: {error}") from error
+
+
+class _Waiters:
+    """Who waits for one of the marks to move."""
+
+    def __init__(self) -> None:
+        self._eager: list[asyncio.Future[None]] = []
+        self._patient: list[asyncio.Future[None]] = []
+        self._gathered = 0
+        """Records since the patient were last woken."""
+
+    def add(self, *, patient: bool) -> asyncio.Future[None]:
+        future = asyncio.get_running_loop().create_future()
+        if patient:
+            self._patient = [waiting for waiting in self._patient if not waiting.done()]  # some had a deadline
+            self._patient.append(future)
+        else:
+            self._eager.append(future)
+        return future
+
+    def wake(self, batches: Sequence[Batch]) -> None:
+        """The mark has passed these."""
+        eager, self._eager = self._eager, []
+        for future in eager:
+            _resolve(future)
+        self._gathered += sum(map(len, batches))
+        if self._gathered >= PATIENCE_RECORDS or any(batch.kind is not Kind.EVENTS for batch in batches):
+            self._gathered = 0
+            patient, self._patient = self._patient, []
+            for future in patient:
+                _resolve(future)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

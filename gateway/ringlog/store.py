@@ -140,9 +140,11 @@ class Store:
         """All logs."""
         return self.events, self.dead_letters.ring, self.audit, self.clients
 
-    def reader(self, start: Position, *, durable_only: bool, log: RingLog | None = None) -> Reader:
+    def reader(
+        self, start: Position, *, durable_only: bool, patient: bool = False, log: RingLog | None = None
+    ) -> Reader:
         """A reader of the event log, or of another one."""
-        return Reader(log or self.events, self.storage, start, durable_only=durable_only)
+        return Reader(log or self.events, self.storage, start, durable_only=durable_only, patient=patient)
 
     def load_rules(self) -> bytes | None:
         """The last rule snapshot; None if there is none or it is damaged."""
