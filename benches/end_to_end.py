@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 
 from gateway.app.gateway import Gateway
-from gateway.app.process import new_loop
+from gateway.app.process import SWITCH_S, new_loop
 from gateway.clock import SystemClock
 from gateway.config.settings import (
     ConnectSettings,
@@ -92,6 +92,7 @@ async def _serve(pipe, home: Path, broker_port: int | None, expected: int) -> No
         forward=(FileSinkSettings(name="file", path=home / "out.jsonl", batch_records=5_000, window_records=20_000),),
         http=None,
     )
+    sys.setswitchinterval(SWITCH_S)
     meter = Meter()
     meter.wrap(Ingest, "accept", "decode+append")
     meter.wrap(RingLog, "write", "write+sync")

@@ -41,7 +41,8 @@ LIGHT_FOR_S = 0.1
 PERIOD_S = 0.1
 FLEET_SENDERS, FLEET_RATE_PER_S = 16, 4_000
 """So many senders with so many messages are a fleet: its turns are ended every `FLEET_S`, or when `FLEET_MESSAGES`, or
-one from each sender, are there. A turn costs a sync and a round through all stages, which then carries many events."""
+one from every other sender, are there: half of those who wait for their acknowledgements send while the other half is
+on its way to the disk. A turn costs a sync and a round through all stages, which then carries many events."""
 FLEET_S = 0.006
 FLEET_MESSAGES = 64
 
@@ -169,7 +170,7 @@ class Gathering:
         if now_s - self._period_s > PERIOD_S:
             messages = self.received - self._received
             is_fleet = self._senders >= FLEET_SENDERS and messages >= FLEET_RATE_PER_S * (now_s - self._period_s)
-            self._enough = min(FLEET_MESSAGES, self._senders) if is_fleet else 0
+            self._enough = min(FLEET_MESSAGES, self._senders // 2) if is_fleet else 0
             self._senders, self._received = 0, self.received
             self._period, self._period_s = self._period + 1, now_s
 

@@ -64,8 +64,8 @@ class Layout(NamedTuple):
     @property
     def start(self) -> Position:
         """The oldest record."""
-        segments = self.segments
-        return segments[0].start if segments else self.end
+        first = self.sealed[0] if self.sealed else self.active
+        return self.end if first is None else first.start
 
     @property
     def size_bytes(self) -> int:

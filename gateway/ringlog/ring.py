@@ -173,9 +173,7 @@ class RingLog:
         """Payload bytes appended and not yet handed to the writer."""
         return sum(sum(map(len, batch.payloads)) for batch in self._unwritten)
 
-    async def wait_until(
-        self, deadline_ns: int | None, *, durable_only: bool = False, patient: bool = False
-    ) -> None:
+    async def wait_until(self, deadline_ns: int | None, *, durable_only: bool = False, patient: bool = False) -> None:
         """Return when the mark moves (see `waiter`), or when `elapsed_ns` has reached `deadline_ns`."""
         waiter = self.waiter(durable_only=durable_only, patient=patient)
         if deadline_ns is None:
