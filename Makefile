@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint types contracts unit reliability reliability-sessions fuzz mutants models bench bench-listener bench-log bench-rules lock servers clean
+.PHONY: help demo run test check lint types contracts unit reliability reliability-sessions fuzz mutants models bench bench-listener bench-broker bench-log bench-rules lock servers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench: $(VENV)/.installed-dev servers  ## end to end: durable events a second an
 
 bench-listener: $(VENV)/.installed-dev servers  ## the listener under a fleet, a flood, idlers, a lone device; BENCH_DIR=folder, ARGS="flood lone"
 	$(BIN)/python -m benches.listener --folder $${BENCH_DIR:-.} $(ARGS)
+
+bench-broker: $(VENV)/.installed-dev servers  ## receiving from a broker, beside C subscribers and paho-mqtt; ARGS="--streams qos1"
+	$(BIN)/python -m benches.broker_client $(ARGS)
 
 bench-log: $(VENV)/.installed-bench  ## the log by itself, beside SQLite, LMDB, persist-queue and the raw limit
 	$(BIN)/python -m benches.log $(ARGS)

@@ -161,6 +161,7 @@ class Gateway:
             self._rng,
             will=will_of(settings.gateway_id),
             remember=settings.data_dir / "subscriptions.json",
+            mono_s=self._mono_s,
         )
 
     def _build_runners(self) -> list[Runner]:

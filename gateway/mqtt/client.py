@@ -59,6 +59,7 @@ class BrokerClient:
         will: Will | None = None,
         remember: Path | None = None,
         publish_max_age_s: float = PUBLISH_MAX_AGE_S,
+        mono_s: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Nothing happens before `start`.
@@ -73,6 +74,7 @@ class BrokerClient:
             remember: file that keeps the filters, so that those of an earlier configuration are unsubscribed. None:
                 this is known only within the life of the process.
             publish_max_age_s: messages that waited for longer are not published any more.
+            mono_s: a clock finer than milliseconds, to find the pace of a fast stream with. None: the loop's.
             sleep: waits between connections.
 
         Raises:
@@ -101,6 +103,7 @@ class BrokerClient:
             outbox=self._outbox,
             stats=self.stats,
             rng=rng,
+            mono_s=mono_s or _loop_s,
             known={},
             on_up=self._link_up,
             on_unsubscribed=self._unsubscribed,
@@ -237,6 +240,10 @@ class BrokerClient:
     def _gate_changed(self) -> None:
         if self._link is not None:
             self._link.set_reading(is_wanted=self._gate.is_open)
+
+
+def _loop_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -1,11 +1,14 @@
-"""The byte stream from a broker, sorted: plain PUBLISH packets into columns, everything else to paho, in their order.
+"""The byte stream from a broker, sorted: messages of QoS 0 and 1 into columns, everything else to paho, in their order.
 
-Bytes in, columns out; what goes to paho goes through a callable, and paho's answer to a PUBLISH comes back by `add`. No
-I/O, no clock.
+Bytes in, columns out. `turn.scan` takes plain PUBLISH packets in bulk, `_take` those that are out of the ordinary; what
+goes to paho goes through a callable, and a message of QoS 2 comes back from it by `add`. No I/O, no clock.
 
 Invariants:
 - Messages stand in the columns, and packet ids in `mids`, in the order in which the broker sent them, whichever way
   they went.
+- RETAIN on a message from a broker says that it is none of now: it becomes `model.RETAINED` [MQTT-3.3.1-8].
+- A PUBLISH is read as far as it is needed: properties are measured and passed over, and a topic that is none is counted
+  and acknowledged, since a broker would offer it for ever. A length that does not add up ends the connection.
 - At most one packet is gathered at a time, and none larger than the limit: a larger PUBLISH is thrown away as it comes
   in, and acknowledged in its turn, since a broker would offer it for ever.
 - A PUBLISH before the CONNACK is paho's to judge.
@@ -16,11 +19,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.errors import ProtocolError
-from gateway.model import RETAINED
-from gateway.mqtt.packets import NO_PROPERTIES, PacketType, Reason
+from gateway.model import DUPLICATE, RETAINED
+from gateway.mqtt.packets import PacketType, Reason
 from gateway.mqtt.topics import topic_problem
 from gateway.mqtt.turn import MIN_LIMIT_BYTES, Turn, learn, scan
-from gateway.mqtt.wire import MAX_VARINT, NeedMore, frame_at
+from gateway.mqtt.wire import MAX_VARINT, Body, Frame, NeedMore, decode_text, frame_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 _ANY_SIZE_BYTES = MAX_VARINT + 5
 _MESSAGE_BYTES = 64
 """What a message costs in memory beside its payload, about."""
+_IS_OURS = tuple(first >> 4 == PacketType.PUBLISH and not first & 0x04 for first in range(256))
+"""By first byte: a PUBLISH of QoS 0 or 1. The rest is paho's."""
 
 
 class Harvest(NamedTuple):
@@ -98,11 +103,8 @@ class Inflow:
             self._parts, self._parts_bytes = [rest], len(rest)
 
     def add(self, message: MQTTMessage) -> None:
-        """A message that paho has decoded."""
-        if message.qos == 1:
-            self._mids.append(message.mid.to_bytes(2, "big"))
-        elif message.qos == 2:
-            self._qos2_mids.append(message.mid)
+        """A message of QoS 2, which paho has decoded and has the dialogue of."""
+        self._qos2_mids.append(message.mid)
         try:
             topic = message.topic
         except UnicodeDecodeError:
@@ -110,15 +112,8 @@ class Inflow:
         if topic_problem(topic):
             self.invalid_topics += 1
             return
-        payload = bytes(message.payload)
-        self._turn.add(
-            learn(self._known, topic),
-            payload,
-            qos=message.qos,
-            dup=message.dup,
-            retain=message.retain,
-            properties=NO_PROPERTIES,
-        )
+        flags = message.qos | (DUPLICATE if message.dup else 0) | (RETAINED if message.retain else 0)
+        self._append(learn(self._known, topic), flags, bytes(message.payload))
 
     def harvest(self) -> Harvest | None:
         """Take what has gathered; None if nothing has that anybody waits for."""
@@ -126,10 +121,13 @@ class Inflow:
         if not (turn.topics or self._mids or self._qos2_mids):
             return None
         flags = turn.flags
-        for index in turn.retained:
-            flags[index] |= RETAINED
+        if turn.retained:
+            for index in turn.retained:
+                flags[index] |= RETAINED
+            turn.retained = []
         harvest = Harvest(turn.topics, flags, turn.payloads, self._mids, self._qos2_mids)
-        self._turn, self._mids, self._qos2_mids = Turn(), [], []
+        turn.topics, turn.flags, turn.payloads = [], [], []  # the turn itself is large, and a read often small
+        self._mids, self._qos2_mids = [], []
         return harvest
 
     def _sort(self, data: bytes) -> int:
@@ -145,9 +143,44 @@ class Inflow:
                 if frame.wanted_bytes > self._limit_bytes:
                     return self._skip(data, position)
                 break
-            self._feed(data[position : frame.stop])
+            if self.is_up and _IS_OURS[frame.first]:
+                self._take(data, frame)
+            else:
+                self._feed(data[position : frame.stop])
             position = frame.stop
         return position
+
+    def _take(self, data: bytes, frame: Frame) -> None:
+        """One PUBLISH of QoS 0 or 1 that `scan` has left: with properties, on a topic not seen before, long (3.3)."""
+        first, body = frame.first, Body(data, frame.start, frame.stop)
+        name = body.binary()
+        if first & 0x02:
+            mid = body.take(2)
+            if mid == b"\0\0":
+                raise ProtocolError("PUBLISH with packet id 0", Reason.PROTOCOL_ERROR)  # [MQTT-2.2.1-3]
+            self._mids.append(mid)
+        if self._v5:
+            body.take(body.varint())
+        topic = self._known.get(data[frame.start : frame.start + 2 + len(name)]) or self._check(name)
+        if not topic:
+            self.invalid_topics += 1
+            return
+        flags = first >> 1 & 1 | (DUPLICATE if first & 0x08 else 0) | (RETAINED if first & 0x01 else 0)
+        self._append(topic, flags, body.rest())
+
+    def _check(self, name: bytes) -> str:
+        """The topic; empty if it can be none."""
+        try:
+            topic = decode_text(name)
+        except ProtocolError:
+            return ""
+        return "" if topic_problem(topic) else learn(self._known, topic)
+
+    def _append(self, topic: str, flags: int, payload: bytes) -> None:
+        turn = self._turn
+        turn.topics.append(topic)
+        turn.flags.append(flags)
+        turn.payloads.append(payload)
 
     def _skip(self, data: bytes, position: int) -> int:
         """Throw away what is too large to gather. Returns where reading goes on; `position` to see more of it first."""

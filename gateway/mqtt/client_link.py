@@ -4,9 +4,9 @@ A packet id means something only on the connection that brought it. So every bat
 ended acknowledges nothing, and a new connection is a new object with a new paho client: there is no state in which an
 acknowledgement could find its way to the wrong connection.
 
-Division of labour: paho-mqtt speaks (`client_dialogue`) and handles every unusual packet. Plain PUBLISH packets from
-the broker are taken out of the stream in bulk (`client_inflow`), and their PUBACKs are written in bulk; `client_socket`
-is how the two share one connection.
+Division of labour: messages of QoS 0 and 1 are taken out of the stream in bulk (`client_inflow`), and their PUBACKs are
+written in bulk; paho-mqtt has all else (`client_dialogue`); `client_socket` is how the two share one connection, and
+`client_reader` says when it is read.
 
 Invariants:
 - PUBACKs leave in the order in which messages came [MQTT-4.6.0-2], each only after its batch was settled.
@@ -31,6 +31,7 @@ from gateway.model import Arrivals
 from gateway.mqtt.client_dialogue import CONNECT_TIMEOUT_S, Dialogue
 from gateway.mqtt.client_inflow import Inflow
 from gateway.mqtt.client_ladder import CAP_S, Cause, End
+from gateway.mqtt.client_reader import Reader
 from gateway.mqtt.client_refusal import open_end
 from gateway.mqtt.client_socket import BrokerContext
 from gateway.mqtt.codec import encode_pubacks
@@ -76,6 +77,7 @@ class LinkPlan:
     outbox: Outbox
     stats: ClientStats
     rng: random.Random
+    mono_s: Callable[[], float]
     known: dict[bytes, str]
     """Topics that have been checked."""
     on_up: Callable[[Link], None]
@@ -98,10 +100,10 @@ class Link:
         self.dialogue = Dialogue(plan.settings, plan.client_id, plan.will, version, plan.outbox, plan.stats, self)
         self._inflow = Inflow(plan.settings.max_unsettled_bytes, plan.known, self._feed, v5=version == V5)
         self._sock: BrokerSocket | None = None
+        self._reader: Reader | None = None
         self._owed: deque[Delivery] = deque()
         self._keepalive_s = float(plan.settings.keepalive_s)
         self._heard_s = self._said_s = 0.0
-        self._is_reading = False
         self._flush_planned = False
         self._waits_to_write = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -126,12 +128,13 @@ class Link:
             return
         assert context.sock is not None, "paho has connected with it"
         self._sock = context.sock
+        self._reader = Reader(self._loop, self._sock, self._on_readable, self._plan.mono_s)
         self._sock.on_write = self.may_write
         self._said_s = self._loop.time()
         self._timers["connack"] = self._loop.call_later(
             CONNECT_TIMEOUT_S, self.over, End(Cause.UNREACHABLE, "the broker does not answer our CONNECT")
         )
-        self._read(is_wanted=True)
+        self.set_reading(is_wanted=True)
         self._flush()
 
     def _connect(self, context: BrokerContext, opened: asyncio.Future[Exception | None]) -> None:
@@ -202,10 +205,10 @@ class Link:
         for timer in self._timers.values():
             timer.cancel()
         self._owed.clear()
-        if self._sock is not None:
+        if self._sock is not None and self._reader is not None:
             self._sock.on_write = _nothing
-            self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
+            self._reader.stop()
         self._stats.connected = False
         self._plan.outbox.disconnected()
         self._plan.gate.disconnected()
@@ -250,35 +253,41 @@ class Link:
 
     def set_reading(self, *, is_wanted: bool) -> None:
         """Read the socket, or leave it. Until the CONNACK it is always read."""
-        self._read(is_wanted=is_wanted or self.up_since_s is None)
-
-    def _read(self, *, is_wanted: bool) -> None:
-        sock = self._sock
-        if sock is None or self.ended.done() or is_wanted is self._is_reading:
+        reader = self._reader
+        if reader is None or self.ended.done():
             return
-        self._is_reading = is_wanted
-        if is_wanted:
+        if self.up_since_s is not None and not is_wanted:
+            reader.stop()
+        elif not reader.is_reading:
+            reader.start()
             self._heard_s = self._loop.time()
-            self._loop.add_reader(sock.fileno(), self._on_readable)
-        else:
-            self._loop.remove_reader(sock.fileno())
 
     def _on_readable(self) -> None:
         """One turn: everything that one large read brought becomes one batch."""
-        assert self._sock is not None, "there is a socket to be readable"
+        assert self._reader is not None, "it has called"
+        chunk = self._receive()
+        if chunk is None:
+            self._reader.read(0, 0)
+        else:
+            self._heard_s = self._loop.time()
+            self._reader.read(self._take(chunk), len(chunk))
+
+    def _receive(self) -> bytes | None:
+        """What there is; None if there is nothing, or the connection is over."""
+        assert self._sock is not None, "it is readable"
         try:
             chunk = self._sock.receive()
         except ConnectionResetError:
             chunk = b""
         except OSError as error:
             self.over(End(Cause.LOST, f"the connection broke: {error}"))
-            return
-        if chunk is None:
-            return
-        if not chunk:
+            return None
+        if chunk == b"":
             self.over(self._closed_by_peer())
-            return
-        self._heard_s = self._loop.time()
+        return chunk or None
+
+    def _take(self, chunk: bytes) -> int:
+        """Hand on what came in. Returns how many messages that were."""
         self._flush_planned = True  # at the end of this very call: one turn of the loop is enough
         try:
             self._inflow.receive(chunk)
@@ -287,11 +296,12 @@ class Link:
         except Exception as error:  # noqa: BLE001 - paho's parser, on bytes that nobody has thought of
             self.over(End(Cause.LOST, f"the broker sent what cannot be read: {error!r}"))
         if self.ended.done():
-            return  # what came last is not handed on, and will come again
+            return 0  # what came last is not handed on, and will come again
         harvest = self._inflow.harvest()
         if harvest is not None:
             self._deliver(harvest)
         self._flush()
+        return 0 if harvest is None else len(harvest.topics)
 
     def _feed(self, packet: bytes) -> None:
         assert self._sock is not None, "packets come over a socket"
@@ -336,6 +346,8 @@ class Link:
             for mid in first.qos2_mids:
                 self.dialogue.complete(mid)
             self._stats.acked_total += len(first.mids) + len(first.qos2_mids)
+        if not owed and self._reader is not None:
+            self._reader.settled()
 
     # Writing.
 
@@ -370,7 +382,7 @@ class Link:
     def _stay_alive(self) -> None:
         assert self._sock is not None, "the CONNACK came over a socket"
         now_s = self._loop.time()
-        silent_s = now_s - self._heard_s if self._is_reading else 0.0
+        silent_s = now_s - self._heard_s if self._reader and self._reader.is_reading else 0.0
         if silent_s >= self._keepalive_s:
             self.over(End(Cause.LOST, f"the broker has been silent for {silent_s:.0f} s"))
             return
