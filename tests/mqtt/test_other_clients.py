@@ -92,7 +92,7 @@ async def test_a_mosquitto_bridge_brings_what_came_while_we_were_away(open_liste
     (tmp_path / "bridge.conf").write_text(
         f"listener {port} 127.0.0.1\nallow_anonymous true\n"
         f"connection gateway\naddress 127.0.0.1:{ours}\nbridge_protocol_version {version}\n"
-        "cleansession false\nremote_clientid site\ntopic up/# out 2\nrestart_timeout 1\n"
+        "try_private false\ncleansession false\nremote_clientid site\ntopic up/# out 2\nrestart_timeout 1\n"
     )
 
     def came(bench):

@@ -145,6 +145,18 @@ def test_nothing_larger_than_the_client_takes_is_sent():
     assert len(outlet.sent) == 1
 
 
+def test_what_was_under_way_and_is_too_large_now_makes_room_for_the_next():
+    """[MQTT-3.1.2-24, -25]: a client may come back with a smaller Maximum Packet Size."""
+    session, _ = a_session(window=1, version=V5)
+    send(session, bytes(100), b"ok")
+    session.outlet = None
+    outlet = Outlet(V5)
+    session.attach(outlet, window=1, max_packet_bytes=50)
+    session.pump(0.0)
+    assert [packet[-2:] for packet in outlet.sent] == [b"ok"]
+    assert (list(session.in_flight), session.tally.dropped) == ([2], {"too_large": 1})
+
+
 def test_a_message_that_expires_in_the_queue_is_not_sent():
     """[MQTT-3.3.2-5], and what is sent says how much is left [MQTT-3.3.2-6]."""
     session, outlet = a_session(window=1, version=V5)

@@ -1,7 +1,7 @@
 """Tests of the tests: plant a bug in a copy of the source and see the suite fail. `python -m tests.mutants [NAME]`
 
-Each planted bug is one of those that lose data in the field. The copy is made from what git knows, so that the source
-itself is never touched; the named tests must pass without the bug and fail with it.
+Each planted bug is one of those that lose data in the field, or goes against a clause of MQTT. The copy is made from
+what git knows, so that the source itself is never touched; the named tests must pass without the bug and fail with it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.mutants.clauses import BREACHES
 from tests.mutants.plan import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +56,7 @@ def try_mutant(tree: Path, mutant: Mutant) -> tuple[bool, str]:
 
 
 def main(names: list[str]) -> int:
-    mutants = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    mutants = [mutant for mutant in (*MUTANTS, *BREACHES) if not names or mutant.name in names]
     survived = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as home:
         tree = Path(home)

@@ -28,7 +28,9 @@ async def test_after_its_puback_a_packet_id_means_another_message(bench, v5):
     for payload, dup in ((b"1", False), (b"2", False), (b"3", True)):
         client.send(publish("t", payload, qos=1, mid=5, dup=dup, v5=v5))
         assert await client.packet() == (0x40, b"\0\5")
-    assert [payload for _, payload, _ in bench.desk.messages] == [b"1", b"2", b"3"]
+    client.send(publish("t", b"4", qos=2, mid=5, v5=v5))
+    assert await client.packet() == (0x50, b"\0\5")
+    assert [payload for _, payload, _ in bench.desk.messages] == [b"1", b"2", b"3", b"4"]
 
 
 @both

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.config.settings import Permission, User
-from tests.mqtt.conftest import both, packet, publish, text
+from tests.mqtt.conftest import both, packet, publish, text, varint
 
 HOUR = b"\x11\0\0\x0e\x10"
 EXPIRES_IN_60 = b"\x02\0\0\0\x3c"
@@ -338,6 +338,25 @@ async def test_a_copy_says_by_which_subscriptions_it_comes(bench):
     assert one.properties in {b"\x0b\1\x0b\xff\xff\xff\x7f", b"\x0b\xff\xff\xff\x7f\x0b\1"}
     assert other.properties == b"\x0b\3"
     await reader.silence()
+
+
+async def test_retained_and_waiting_copies_say_it_too(bench):
+    """[MQTT-3.3.4-3]: on subscribing the subscription that asked, and after a return all that matched."""
+    bench.listener.publish("a/b", b"kept", retain=True)
+    reader = await bench.client("reader", **lasting(True))
+    for name, identifier in (("a/#", 1), ("a/+", 300)):
+        said = b"\x0b" + varint(identifier)
+        await reader.subscribe(name, properties=said)
+        got = await reader.message()
+        assert (got.retain, got.properties) == (True, said)
+        reader.send(packet(0x40, got.mid.to_bytes(2, "big")))
+    reader.send(b"\xe0\0")
+    await reader.closed()
+    writer = await bench.client("writer", v5=True)
+    writer.send(publish("a/b", b"x", qos=1, v5=True))
+    assert (await writer.packet())[0] == 0x40
+    reader = await bench.client("reader", **lasting(True))
+    assert (await reader.message()).properties in {b"\x0b\1\x0b\xac\2", b"\x0b\xac\2\x0b\1"}
 
 
 async def test_a_publisher_names_no_subscription(bench):
