@@ -64,11 +64,11 @@ MUTANTS = (
     Mutant(
         "acknowledged while there is no room",
         "gateway/ringlog/committer.py",
-        """        if self._held:
+        """        done = [] if self._held else job.done
+        if self._held:
             self._done[:0] = job.done
-        else:
 """,
-        """        if True:
+        """        done = job.done
 """,
         (ROOM,),
     ),
