@@ -1,7 +1,8 @@
 """The byte stream from a broker, sorted: messages of QoS 0 and 1 into columns, everything else to paho, in their order.
 
-Bytes in, columns out. `turn.scan` takes plain PUBLISH packets in bulk, `_take` those that are out of the ordinary; what
-goes to paho goes through a callable, and a message of QoS 2 comes back from it by `add`. No I/O, no clock.
+Bytes in, columns out. `turn.scan` takes plain PUBLISH packets in bulk, `scan_past_properties` those of MQTT 5 that say
+more, `_take` the rest one by one; what goes to paho goes through a callable, and a message of QoS 2 comes back from it
+by `add`. No I/O, no clock.
 
 Invariants:
 - Messages stand in the columns, and packet ids in `mids`, in the order in which the broker sent them, whichever way
@@ -35,6 +36,63 @@ _MESSAGE_BYTES = 64
 """What a message costs in memory beside its payload, about."""
 _IS_OURS = tuple(first >> 4 == PacketType.PUBLISH and not first & 0x04 for first in range(256))
 """By first byte: a PUBLISH of QoS 0 or 1. The rest is paho's."""
+
+
+_FLAGS: tuple[int, ...] = tuple(
+    (first >> 1 & 1 | (DUPLICATE if first & 0x08 else 0) | (RETAINED if first & 0x01 else 0)) if ours else -1
+    for first, ours in enumerate(_IS_OURS)
+)
+"""By first byte: the event's flags, or -1."""
+
+
+def scan_past_properties(
+    data: bytes, position: int, limit_bytes: int, known: dict[bytes, str], turn: Turn, mids: list[bytes]
+) -> int:
+    """Like `turn.scan` in MQTT 5, but for messages from a broker: RETAIN is a flag, and properties are passed over.
+
+    Returns:
+        Where it stopped: the end, or a packet that is incomplete, of another kind, on a topic not yet known, long, with
+        more than 127 bytes of properties, or wrong.
+    """
+    topics, all_flags, payloads = turn.topics, turn.flags, turn.payloads
+    last, end = len(data) - 5, len(data)  # as in `turn.scan`: the shortest PUBLISH
+    while position <= last:
+        flags = _FLAGS[data[position]]
+        if flags < 0:
+            break
+        length = data[position + 1]
+        start = position + 2
+        if length > 0x7F:
+            high = data[start]
+            start += 1
+            if high > 0x7F:
+                break
+            length += (high << 7) - 0x80
+            if length + 3 > limit_bytes:
+                break
+        stop = start + length
+        if stop > end:
+            break
+        split = start + 2 + (data[start] << 8) + data[start + 1]
+        topic = known.get(data[start:split])
+        if topic is None:
+            break
+        mid = None
+        if flags & 1:
+            mid = data[split : split + 2]
+            split += 2
+        if split >= stop or data[split] > 0x7F or mid == b"\0\0":
+            break
+        split += 1 + data[split]
+        if split > stop:
+            break
+        if mid is not None:
+            mids.append(mid)
+        topics.append(topic)
+        all_flags.append(flags)
+        payloads.append(data[split:stop])
+        position = stop
+    return position
 
 
 class Harvest(NamedTuple):
@@ -135,6 +193,10 @@ class Inflow:
         while position < end:
             if self.is_up:
                 position = scan(data, position, self._limit_bytes, self._known, self._turn, self._mids, v5=self._v5)
+                if self._v5 and position < end:
+                    position = scan_past_properties(
+                        data, position, self._limit_bytes, self._known, self._turn, self._mids
+                    )
                 if position >= end:
                     break
             frame = frame_at(data, position, _ANY_SIZE_BYTES)
@@ -151,7 +213,7 @@ class Inflow:
         return position
 
     def _take(self, data: bytes, frame: Frame) -> None:
-        """One PUBLISH of QoS 0 or 1 that `scan` has left: with properties, on a topic not seen before, long (3.3)."""
+        """One PUBLISH of QoS 0 or 1 that the scans have left: on a topic not seen before, long, or wrong (3.3)."""
         first, body = frame.first, Body(data, frame.start, frame.stop)
         name = body.binary()
         if first & 0x02:
@@ -165,8 +227,7 @@ class Inflow:
         if not topic:
             self.invalid_topics += 1
             return
-        flags = first >> 1 & 1 | (DUPLICATE if first & 0x08 else 0) | (RETAINED if first & 0x01 else 0)
-        self._append(topic, flags, body.rest())
+        self._append(topic, _FLAGS[first], body.rest())
 
     def _check(self, name: bytes) -> str:
         """The topic; empty if it can be none."""
