@@ -363,9 +363,9 @@ class Conversation:
         reasons = [reason for reason, _ in answers]
         why = next((_WHY[each] for each in reasons if each in _WHY), "")
         self._answer_whole(session, partial(encode_suback, self.version, packet.mid, reasons), why)
-        for (mqtt_filter, _), (reason, wants_retained) in zip(packet.filters, answers, strict=True):
+        for (mqtt_filter, wanted), (reason, wants_retained) in zip(packet.filters, answers, strict=True):
             if wants_retained and reason < Reason.UNSPECIFIED:
-                self._exchange.send_retained(session, mqtt_filter, now_s)
+                self._exchange.send_retained(session, mqtt_filter, wanted, now_s)
 
     def _subscribe_one(self, session: Session, mqtt_filter: str, wanted: Subscription) -> tuple[int, bool]:
         answer: tuple[int, bool] = Reason.NOT_AUTHORIZED, False

@@ -263,9 +263,8 @@ class Exchange:
             self.notes.note(Unsubscribed(session.client_id, mqtt_filter))
         return Reason.SUCCESS
 
-    def send_retained(self, session: Session, mqtt_filter: str, now_s: float) -> None:
-        """Send what is retained on the topics that a new subscription matches."""
-        subscription = session.subscriptions[mqtt_filter]
+    def send_retained(self, session: Session, mqtt_filter: str, subscription: Subscription, now_s: float) -> None:
+        """Send what is retained on the topics that a new subscription matches, as that subscription wants it."""
         identifiers = (subscription.identifier,) if subscription.identifier else ()
         for message in self._retained.match(mqtt_filter, now_s):
             qos = min(message.qos, subscription.qos)

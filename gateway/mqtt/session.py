@@ -264,8 +264,9 @@ class Session:
         held = self.in_flight.get(mid)
         if held is not None and held.qos != 2:
             return
-        if held is not None and reason >= Reason.UNSPECIFIED:  # it will not have it [MQTT-4.3.3-4]
-            self._done(mid, now_s)
+        if reason >= Reason.UNSPECIFIED:  # it will not have it, and so gets no PUBREL [MQTT-4.3.3-4]
+            if mid in self.in_flight:
+                self._done(mid, now_s)
             return
         if mid not in self.in_flight:
             outlet.put(encode_pubrel(self.version, mid, Reason.PACKET_ID_NOT_FOUND))

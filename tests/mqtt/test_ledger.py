@@ -95,7 +95,7 @@ class Life:
         if session is not None:
             mqtt_filter = self.rng.choice(FILTERS)
             self.exchange.subscribe(session, mqtt_filter, Subscription(self.rng.choice([0, 1, 2])))
-            self.exchange.send_retained(session, mqtt_filter, self.now_s)
+            self.exchange.send_retained(session, mqtt_filter, session.subscriptions[mqtt_filter], self.now_s)
 
     def unsubscribe(self, _name, session) -> None:
         if session is not None:

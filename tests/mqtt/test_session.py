@@ -272,7 +272,7 @@ def test_retained_messages_are_replaced_cleared_bounded_and_expire():
     exchange.retain(Message("b", b"5", 1, retain=True, expires_s=50.0))
     session, outlet, _ = join(exchange, "dev")
     exchange.subscribe(session, "#", Subscription(0))
-    exchange.send_retained(session, "#", 60.0)
+    exchange.send_retained(session, "#", session.subscriptions["#"], 60.0)
     assert outlet.sent == [b"\x31\x04\x00\x01a2"]
     assert exchange.retained == 1
 
