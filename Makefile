@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint types contracts unit reliability reliability-sessions fuzz mutants models bench bench-listener bench-broker bench-log bench-rules lock servers clean
+.PHONY: help demo run test check lint types contracts unit reliability reliability-sessions fuzz differential mutants models bench bench-listener bench-broker bench-log bench-rules lock servers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ reliability-sessions: $(VENV)/.installed-dev servers  ## the part of it that is 
 
 fuzz: $(VENV)/.installed-dev  ## a million bent packets at the listener: no crash, no hang, no memory kept (minutes)
 	FUZZ_PACKETS=$${FUZZ_PACKETS:-1000000} $(BIN)/python -m pytest tests/mqtt/test_fuzz.py -q -s -p no:cacheprovider
+
+differential: $(VENV)/.installed-dev servers  ## the same packets to the listener and to mosquitto, 10,000 random conversations (minutes)
+	$(BIN)/python -m tests.mqtt.differential $(ARGS)
 
 mutants: $(VENV)/.installed-dev servers  ## plant bugs in a copy of the source, one by one; each must make the tests fail
 	$(BIN)/python -m tests.mutants $(ARGS)
