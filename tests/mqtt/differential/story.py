@@ -96,8 +96,8 @@ class Story:
         """By payload: wills with a delay, and whose they are."""
         self.due: list[tuple[Client, Said]] = []
         """Those whose session has ended."""
-        self.topics_withheld: set[bytes] = set()
-        """Topics on which one of these is retained."""
+        self.topics_withheld: set[tuple[bytes, str]] = set()
+        """Topics on which one of these is retained, and why mosquitto does not have it."""
 
     def client(self, name: str) -> Client:
         return self.clients.setdefault(name.removesuffix(" before"), Client())
@@ -154,7 +154,7 @@ class Story:
     def withhold(self, message: Said, why: str) -> None:
         self.withheld[message.payload] = why
         if message.retain:
-            self.topics_withheld.add(message.topic)
+            self.topics_withheld.add((message.topic, why))
 
     def after(self, step: Step, said: Said | None, got: list[Reply]) -> None:
         """Note what came of it, by the replies that the acting client got."""
