@@ -99,7 +99,7 @@ BREACHES = (
     ),
     _breach("3.14.4-3", "conversation", "self.keeps_will = packet.reason != Reason.SUCCESS", "self.keeps_will = True"),
     _breach("4.1.0-2", "exchange", "if session.ends_s is not None and session.ends_s <= now_s:", "if False:"),
-    _breach("4.3.3-4", "session", "if held is not None and reason >= Reason.UNSPECIFIED:", "if False:"),
+    _breach("4.3.3-4", "session", "if reason >= Reason.UNSPECIFIED:  # it will", "if False:  # it will"),
     _breach(
         "4.3.3-9",
         "conversation",

@@ -153,6 +153,8 @@ class Player:
         if step.opens:
             if party is not None:
                 self.begun |= {party.client_id, party.stream.assigned or b""}
+                if earlier := self.parties.get(f"{step.client} before"):
+                    earlier.close()
                 self.parties[f"{step.client} before"] = party
             known = self.known.setdefault(step.client, Known())
             party = self.parties[step.client] = Party(self.port, step, known)
