@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from gateway.ringlog.storage import Storage
 
 PATIENCE_RECORDS = 1_024
-"""So many events at most go by those who wait for something else: what they have still to pass over stays in memory."""
+"""So many events at most, and half of what is kept in memory, go by those who wait for something else: what they have
+still to pass over is neither read from the disk nor evicted."""
 _RECORD_OVERHEAD_BYTES = 150
 """What a record costs in memory beside its payload, roughly."""
 _META_BYTES = 12
@@ -91,8 +92,9 @@ class RingLog:
         self._tip_seqs: deque[int] = deque()
         self._tip_sizes: deque[int] = deque()
         self._tip_bytes = 0
-        self._append_waiters = _Waiters()
-        self._commit_waiters = _Waiters()
+        patience_bytes = settings.tip_bytes // 2
+        self._append_waiters = _Waiters(patience_bytes)
+        self._commit_waiters = _Waiters(patience_bytes)
 
         identity = (self.log_id, self.epoch)
         self._chain = SegmentChain(storage, directory, settings, identity, self.recovered, room)
@@ -126,12 +128,12 @@ class RingLog:
         batch.seq, batch.ordinal = self.appended
         self.appended = Position(batch.end, batch.end_ordinal)
         self._unwritten.append(batch)
-        size = sum(map(len, batch.payloads)) + _RECORD_OVERHEAD_BYTES * len(batch)
+        size = _size_bytes(batch)
         self._tip.append(batch)
         self._tip_seqs.append(batch.seq)
         self._tip_sizes.append(size)
         self._tip_bytes += size
-        self._append_waiters.wake((batch,))
+        self._append_waiters.wake((batch,), size)
         self._committer.request()
 
     def tip_batch(self, seq: int) -> Batch | None:
@@ -164,7 +166,7 @@ class RingLog:
 
         Args:
             durable_only: at the next commit.
-            patient: events alone do not end the wait, until `PATIENCE_RECORDS` of them have gathered.
+            patient: events alone do not end the wait, until many have gathered: see `PATIENCE_RECORDS`.
         """
         return (self._commit_waiters if durable_only else self._append_waiters).add(patient=patient)
 
@@ -222,7 +224,7 @@ class RingLog:
             self._tip.popleft()
             self._tip_seqs.popleft()
             self._tip_bytes -= self._tip_sizes.popleft()
-        self._commit_waiters.wake(batches)
+        self._commit_waiters.wake(batches, sum(map(_size_bytes, batches)))
 
     def write(self, batches: list[Batch], *, sync: bool) -> str | None:
         """For the committer, in its thread: put the batches on disk. Why they are held, if they are.
@@ -264,11 +266,13 @@ class RingLog:
 class _Waiters:
     """Who waits for one of the marks to move."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_bytes: int) -> None:
+        self._patience_bytes = patience_bytes
         self._eager: list[asyncio.Future[None]] = []
         self._patient: list[asyncio.Future[None]] = []
         self._gathered = 0
         """Records since the patient were last woken."""
+        self._gathered_bytes = 0
 
     def add(self, *, patient: bool) -> asyncio.Future[None]:
         future = asyncio.get_running_loop().create_future()
@@ -279,17 +283,23 @@ class _Waiters:
             self._eager.append(future)
         return future
 
-    def wake(self, batches: Sequence[Batch]) -> None:
-        """The mark has passed these."""
+    def wake(self, batches: Sequence[Batch], size_bytes: int) -> None:
+        """The mark has passed these, which have so many bytes in memory."""
         eager, self._eager = self._eager, []
         for future in eager:
             _resolve(future)
         self._gathered += sum(map(len, batches))
-        if self._gathered >= PATIENCE_RECORDS or any(batch.kind is not Kind.EVENTS for batch in batches):
-            self._gathered = 0
+        self._gathered_bytes += size_bytes
+        is_much = self._gathered >= PATIENCE_RECORDS or self._gathered_bytes >= self._patience_bytes
+        if is_much or any(batch.kind is not Kind.EVENTS for batch in batches):
+            self._gathered = self._gathered_bytes = 0
             patient, self._patient = self._patient, []
             for future in patient:
                 _resolve(future)
+
+
+def _size_bytes(batch: Batch) -> int:
+    return sum(map(len, batch.payloads)) + _RECORD_OVERHEAD_BYTES * len(batch)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
