@@ -40,11 +40,8 @@ MAX_CONNECT_BYTES = 64 * 1024
 """What a stranger may make us keep."""
 LIGHT_BYTES = 1024
 """Who sends less at a time does not keep others waiting, but waits for those who send more."""
-SHARE_BYTES, UNDER_WAY_BYTES = 4 * 1024, 16 * 1024
-"""Beside light senders: what is taken from one client before the others have their turn, and what of it may be on its
-way to the disk."""
 ALONE_UNDER_WAY_BYTES = 128 * 1024
-"""The same where everybody sends much."""
+"""What of one client may be on its way to the disk where everybody sends much."""
 CONNECT_BYTE = 0x10
 CLOSE_WITHIN_S = 5.0
 """How long a closed connection may take to send its last bytes."""
@@ -216,8 +213,9 @@ class Connection(asyncio.Protocol):
             if self.conversation.session is None:
                 self.conversation.proceed(self._listener.now_s())
             if self._rest:
-                share = bytes(self._rest[:SHARE_BYTES])
-                del self._rest[:SHARE_BYTES]
+                size_bytes = self._gathering.share_bytes if self._is_shared else len(self._rest)
+                share = bytes(self._rest[:size_bytes])
+                del self._rest[:size_bytes]
                 self._take(share)
         except Exception as error:  # noqa: BLE001 - as above
             self._failed(error)
@@ -244,12 +242,18 @@ class Connection(asyncio.Protocol):
 
     def _receive(self, data: bytes) -> None:
         """Take what came in; where others wait, a share of it now and the rest by and by."""
-        if len(data) > SHARE_BYTES and self._gathering.has_light_senders(self._listener.now_s()):
-            self._rest += data[SHARE_BYTES:]
+        size_bytes = self._gathering.share_bytes
+        if len(data) > size_bytes and self._is_shared:
+            self._rest += data[size_bytes:]
             self.pause_reading()
             self._go_on_soon()
-            data = data[:SHARE_BYTES]
+            data = data[:size_bytes]
         self._take(data)
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether others wait who send little."""
+        return self._gathering.has_light_senders(self._listener.now_s())
 
     def _take(self, data: bytes) -> None:
         if self._tail:
@@ -280,8 +284,8 @@ class Connection(asyncio.Protocol):
             added = len(mids) + len(recs) - answers
             if added or len(topics) > before:
                 self._gathering.gathered(size_bytes, conversation)
-                is_shared = size_bytes > LIGHT_BYTES and self._gathering.has_light_senders(self._listener.now_s())
-                conversation.gathered(size_bytes, UNDER_WAY_BYTES if is_shared else ALONE_UNDER_WAY_BYTES)
+                is_shared = size_bytes > LIGHT_BYTES and self._is_shared
+                conversation.gathered(size_bytes, self._gathering.share_bytes if is_shared else ALONE_UNDER_WAY_BYTES)
         if position < size_bytes:
             self._tail += data[position:]
         if added:

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 
 
 LIGHT_FOR_S = 0.1
+SHARE_BYTES_PER_S = 4 * 1024 * 1024
+LEAST_SHARE_BYTES, MOST_SHARE_BYTES = 2 * 1024, 32 * 1024
+"""What one client may have on its way to the disk beside light senders: so much for each second that a turn takes to
+get there, about a tenth of what the interpreter could take in. A quick disk leaves others little time to wait in, a
+slow one leaves enough for more."""
 PERIOD_S = 0.1
 FLEET_SENDERS, FLEET_RATE_PER_S = 16, 4_000
 """So many senders with so many messages are a fleet: its turns are ended every `FLEET_S`, or when `FLEET_MESSAGES`, or
@@ -118,6 +123,10 @@ class Gathering:
         """How many messages a turn waits for; 0: for none."""
         self.light_s = float("-inf")
         """When somebody last sent little."""
+        self._settle_s = 0.001
+        """How long turns take to get to the disk, on a running average."""
+        self.share_bytes = LEAST_SHARE_BYTES
+        """What may be taken of one client at a time beside light senders, and be under way of it."""
         self.received = 0
         """Messages, all that were ever handed to the intake."""
         self.received_bytes = 0
@@ -242,6 +251,12 @@ class Gathering:
                 outlet.put(data)
             self._exchange.route(done, now_s)
             self._release(done)
+            if done.topics:
+                self._share_out(now_s - done.at_s)
+
+    def _share_out(self, took_s: float) -> None:
+        self._settle_s += (took_s - self._settle_s) / 8
+        self.share_bytes = min(max(int(self._settle_s * SHARE_BYTES_PER_S), LEAST_SHARE_BYTES), MOST_SHARE_BYTES)
 
     def _refuse(self, turn: Turn) -> None:
         if turn.is_settled:

@@ -135,6 +135,7 @@ async def test_reading_stops_while_too_much_is_unsettled(open_listener, wire):
     """The disk's pace is everybody's pace: TCP holds back what we do not read."""
     bench = await open_listener(at_once=False, max_unsettled_bytes=10_000)
     one, two = await bench.client("one"), await bench.client("two")
+    bench.clock.advance(1)  # nobody has sent little lately, so that one client may have all the room
     one.send(*(wire.publish("a", bytes(1_000), qos=1, mid=mid) for mid in range(1, 13)))
     await bench.desk.wait_for(12)
     two.send(wire.publish("b", qos=1))
