@@ -1,10 +1,12 @@
-"""Durable events a second from device to sink, and where the CPU goes: direct, behind mosquitto, and mosquitto alone.
+"""Durable events a second from device to sink, and where the CPU goes: direct, behind mosquitto, and mosquitto's own.
 
     python -m benches.end_to_end [--events 200000]
 
 Everything runs on this machine: the load in a process of its own, the gateway in another, mosquitto in a third. A
 PUBACK of the gateway comes after `fdatasync`; mosquitto's comes from memory. One rule evaluates every event, one file
-sink takes every event and syncs it. CPU is the gateway process's own, by stage, measured around whole batches:
+sink takes every event and syncs it. `mosquitto + bridge` is its own whole path: a broker whose bridge hands every event
+on, at QoS 1, to a second one, where a subscriber counts them; nothing is stored or synced there, and CPU is the first
+one's. The gateway's CPU is its process's own, by stage, measured around whole batches:
 `receive` is the loop less what is named (sockets, parsing, acknowledgements, the sink's encoding), `other` the rest.
 """
 
@@ -142,12 +144,12 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _mosquitto(home: Path) -> tuple[subprocess.Popen, int]:
+def _mosquitto(home: Path, more: str = "") -> tuple[subprocess.Popen, int]:
     port = _free_port()
-    config = home / "mosquitto.conf"
+    config = home / f"mosquitto-{port}.conf"
     config.write_text(
         f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\n"
-        "set_tcp_nodelay true\n"
+        f"set_tcp_nodelay true\n{more}"
     )
     binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     broker = subprocess.Popen([binary, "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -201,6 +203,44 @@ def measure_mosquitto(connections: int, window: int, events: int) -> dict:
             broker.wait(10)
 
 
+def measure_bridge(connections: int, window: int, events: int) -> dict:
+    """Mosquitto's whole path: in, over its bridge, and counted behind the second broker. CPU is the first one's."""
+    with tempfile.TemporaryDirectory() as name:
+        upstream, upstream_port = _mosquitto(Path(name))
+        bridge = f"connection up\naddress 127.0.0.1:{upstream_port}\ntopic # out 1\ncleansession false\n"
+        edge, port = _mosquitto(Path(name), bridge)
+        counting = [
+            shutil.which("mosquitto_sub"),
+            "-p",
+            f"{upstream_port}",
+            "-q",
+            "1",
+            "-t",
+            "devices/#",
+            "-i",
+            "count",
+        ]
+        subprocess.run([*counting, "-c", "-E"], check=True)  # the subscription is there before the first event
+        counter = subprocess.Popen([*counting, "-c", "-C", f"{events}"], stdout=subprocess.DEVNULL)
+        try:
+            before, began = _cpu_s(edge.pid), time.perf_counter()
+            _load(port, connections, window, events)
+            counter.wait(120)
+            return {"rate": events / (time.perf_counter() - began), "cpu_s": _cpu_s(edge.pid) - before}
+        finally:
+            for each in (counter, edge, upstream):
+                each.terminate()
+                each.wait(10)
+
+
+MEASURES = {
+    "gateway": lambda *shape: measure_gateway(*shape, behind_broker=False),
+    "behind mosquitto": lambda *shape: measure_gateway(*shape, behind_broker=True),
+    "mosquitto alone": measure_mosquitto,
+    "mosquitto + bridge": measure_bridge,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=200_000)
@@ -217,11 +257,8 @@ def main() -> None:
     for connections, window in SHAPES:
         count = events if window > 1 else events // 4
         count -= count % connections
-        for what in ("gateway", "behind mosquitto", "mosquitto alone"):
-            if what == "mosquitto alone":
-                found = measure_mosquitto(connections, window, count)
-            else:
-                found = measure_gateway(connections, window, count, behind_broker=what != "gateway")
+        for what, measure in MEASURES.items():
+            found = measure(connections, window, count)
             cpu_us = found["cpu_s"] / count * 1e6
             row = f"{connections:>6} x {window:<4}{what:>18} {found['rate']:>10,.0f} {cpu_us:>7.2f}  "
             spent = found.get("spent_s")

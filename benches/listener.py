@@ -4,6 +4,8 @@
 
 The gateway runs as `gateway run` does, in a process of its own, with its log on the disk of --folder; mosquitto beside
 it where the two are compared. This process is the devices. Ratios within one run are what counts.
+
+--sync-ms 5 makes every sync of the gateway take so much longer, by strace, as on a memory card.
 """
 
 from __future__ import annotations
@@ -73,6 +75,9 @@ class Device:
 class Server:
     """A gateway or a mosquitto, with what its process costs."""
 
+    slower_ms = 0.0
+    """How much longer each of the gateway's syncs takes."""
+
     def __init__(self, command: list, home: Path, port: int) -> None:
         self.port = port
         with (home / "server.log").open("ab") as log:
@@ -114,7 +119,15 @@ def gateway(home: Path) -> Server:
         'ingest: {topics: [{topic: "devices/{device}/{type}"}]}\n'
         "rules: rules.yaml\n"
     )
-    return Server([sys.executable, "-m", "gateway.cli", "run", "-c", home / "gateway.yaml"], home, port)
+    return Server([*slowed(), sys.executable, "-m", "gateway.cli", "run", "-c", home / "gateway.yaml"], home, port)
+
+
+def slowed() -> list[str]:
+    """What to start a process with so that its syncs take longer; nothing else of it is stopped at."""
+    if not Server.slower_ms:
+        return []
+    delay = f"inject=fdatasync:delay_exit={round(Server.slower_ms * 1e3)}"
+    return ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", delay]
 
 
 def mosquitto(home: Path) -> Server:
@@ -134,7 +147,7 @@ def sync_s(home: Path, rounds: int = 400) -> list[float]:
             began = time.perf_counter()
             os.pwrite(file.fileno(), bytes(200), 200 * number)
             os.fdatasync(file.fileno())
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - began + Server.slower_ms / 1e3)
     return times
 
 
@@ -325,6 +338,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", choices=[*(each.__name__ for each in ALL), []])
     parser.add_argument("--folder", default=".", help="on the disk that is to hold the log")
+    parser.add_argument("--sync-ms", type=float, default=0.0, help="how much longer each sync takes")
     parser.add_argument("--flood", help=argparse.SUPPRESS)
     parser.add_argument("--crowd", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -334,6 +348,7 @@ def main() -> None:
     if arguments.crowd:
         _crowd(arguments.crowd)
         return
+    Server.slower_ms = arguments.sync_ms
     for each in ALL:
         if not arguments.what or each.__name__ in arguments.what:
             with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
