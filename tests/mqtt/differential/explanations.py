@@ -30,6 +30,7 @@ from tests.mqtt.differential.of_messages import (
     delivered,
     halves,
     made_anew,
+    no_local_will,
     own_will,
     retained_to_shared,
     reused,
@@ -96,6 +97,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation("a share that is none", "MQTT-4.8.2-1", Side.OURS, share_that_is_none, ends=Ends.ALWAYS),
     Explanation("retained to a shared subscription", "4.8.2", Side.OURS, retained_to_shared, ends=Ends.UNACKNOWLEDGED),
     Explanation("one copy each", "3.3.4", Side.BOTH, delivered(as_many), ends=Ends.UNACKNOWLEDGED),
+    Explanation("own will and no local", "MQTT-3.8.3-3", Side.BOTH, no_local_will, ends=Ends.UNACKNOWLEDGED),
     Explanation("a subscription made anew", "MQTT-3.8.4-3", Side.OURS, made_anew, ends=Ends.UNACKNOWLEDGED),
     Explanation(
         "larger than the client takes",

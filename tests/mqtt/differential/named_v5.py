@@ -37,6 +37,11 @@ def no_local(pen: Pen) -> Steps:
     ]
 
 
+def own_will_and_no_local(pen: Pen) -> Steps:
+    hello = pen.hello("a", kept=True, will=("gone", b"1"), will_flags=0x08)
+    return [hello, pen.subscribes("a", ("gone", 0x05)), drops("a"), pen.hello("a", kept=True)]
+
+
 def made_anew(pen: Pen) -> Steps:
     return [
         pen.hello("a"),
@@ -227,8 +232,9 @@ def requests(pen: Pen) -> Steps:
 V5 = {
     one.__name__: one
     for one in (
-        retain_handling, retain_as_published, no_local, made_anew, identifiers, aliases, receive_maximum,
-        maximum_packet_size, place_of_a_large_message, tight, tighter, many_in_a_tight_client, what_is_passed_on,
+        retain_handling, retain_as_published, no_local, own_will_and_no_local, made_anew, identifiers, aliases,
+        receive_maximum, maximum_packet_size, place_of_a_large_message, tight, tighter,
+        many_in_a_tight_client, what_is_passed_on,
         will_with_delay, goodbyes, goodbye_with_a_trouble, expiry_at_the_end, session_after_a_second_connect,
         will_after_a_second_connect, half_a_subscribe, versions_in_one_session, requests,
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from tests.mqtt.differential.compare import AT_THE_END, Heard, Moment, in_order
 from tests.mqtt.differential.explanation import releases, without_releases
 from tests.mqtt.differential.said import PUBLISH, SHARE, SUBSCRIBE, Said
-from tests.mqtt.differential.story import matches
+from tests.mqtt.differential.story import Client, matches
 from tests.mqtt.differential.witness import CLOSED, Reply
 
 IDENTIFIER, USER = 0x0B, 0x26
@@ -78,6 +78,15 @@ def _as_at_first(delivery: _Delivery) -> tuple[list[tuple[int, int]], list[tuple
     return (delivery.heard_by(renewed), delivery.heard_by(half)) if renewed != half else ([], [])
 
 
+def _as_own(delivery: _Delivery) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """A client's own will: for mosquitto a message of that client like any other."""
+    name, (topic, payload, *_) = delivery.moment.client, delivery.some.detail
+    if delivery.moment.story.wills.get(payload) != name.removesuffix(" before"):
+        return [], []
+    client = delivery.moment.story.client(name)
+    return client.plain(topic), [row for row in client.half_renewed(topic) if not row[0] & 4]
+
+
 def delivered(rows_of: Rows) -> Callable[[Moment], Heard | None]:
     """Mosquitto sends a copy for each of its subscriptions; the listener one for all of its own."""
 
@@ -95,10 +104,12 @@ def delivered(rows_of: Rows) -> Callable[[Moment], Heard | None]:
             client = moment.story.client(moment.client)
             if here <= each and wanted in (Counter(), merged) and client.window < FEW and not client.acks:
                 each, merged = here, wanted  # what is missing waits until there is room for it
-            if each <= here and here - each + merged == wanted:
-                found = found - each + merged
-                spare += releases(moment, each) - releases(moment, merged)
-                missing += releases(moment, merged) - releases(moment, each)
+            for copies in (here, *_flipped(client, here)):
+                if each <= copies and copies - each + merged == wanted:
+                    found = found - here + wanted
+                    spare += releases(moment, each) - releases(moment, merged)
+                    missing += releases(moment, merged) - releases(moment, each)
+                    break
         if found == theirs:
             return None
         return Heard(in_order(found.elements(), moment.theirs.messages), without_releases(moment, spare, missing))
@@ -106,8 +117,26 @@ def delivered(rows_of: Rows) -> Callable[[Moment], Heard | None]:
     return rewrite
 
 
+def _flipped(client: Client, messages: Counter[Reply]) -> Iterator[Counter[Reply]]:
+    """With RETAIN of one message the other way: of a shared subscription made anew with another retain as published."""
+    renewed = [
+        name.split(b"/", 2)[2]
+        for name, (options, _) in client.subscriptions.items()
+        if name.startswith(SHARE) and (options ^ client.first[name]) & 8
+    ]
+    for one in messages:
+        topic, payload, qos, retain, *rest = one.detail
+        if any(matches(each, topic) for each in renewed):
+            yield messages - Counter([one]) + Counter([Reply(one.kind, (topic, payload, qos, 1 - retain, *rest))])
+
+
 def _about(name: tuple[object, ...], messages: Counter[Reply]) -> Counter[Reply]:
     return Counter({one: count for one, count in messages.items() if one.detail[:2] == name})
+
+
+def no_local_will(moment: Moment) -> Heard | None:
+    """A client's own will does not come to what it subscribed to with no local."""
+    return delivered(_as_own)(moment)
 
 
 def made_anew(moment: Moment) -> Heard | None:
@@ -115,19 +144,11 @@ def made_anew(moment: Moment) -> Heard | None:
     found = delivered(_as_at_first)(moment)
     if found is not None:
         return found
-    client = moment.story.client(moment.client)
-    messages = list(moment.theirs.messages)
-    for at, one in enumerate(messages):
-        topic, payload, qos, retain, *rest = one.detail
-        other = Reply(one.kind, (topic, payload, qos, 1 - retain, *rest))
-        renewed = any(
-            (options ^ client.first[name]) & 8 and matches(name.split(b"/", 2)[2], topic)
-            for name, (options, _) in client.subscriptions.items()
-            if name.startswith(SHARE)
-        )
-        if renewed and moment.ours.messages.count(other) > messages.count(other):
-            messages[at] = other
-    return replace(moment.theirs, messages=in_order(messages, moment.theirs.messages))
+    theirs = Counter(moment.theirs.messages)
+    for flipped in _flipped(moment.story.client(moment.client), theirs):
+        if flipped == Counter(moment.ours.messages):
+            return replace(moment.theirs, messages=moment.ours.messages)
+    return None
 
 
 def retained_to_shared(moment: Moment) -> Heard | None:

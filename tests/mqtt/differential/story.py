@@ -94,6 +94,8 @@ class Story:
         """By payload like no other: messages and wills, and which client's they are; a will is nobody's."""
         self.delayed: dict[bytes, tuple[Client, Said]] = {}
         """By payload: wills with a delay, and whose they are."""
+        self.wills: dict[bytes, str] = {}
+        """By payload: whose will it is."""
         self.due: list[tuple[Client, Said]] = []
         """Those whose session has ended."""
         self.topics_withheld: set[tuple[bytes, str]] = set()
@@ -121,6 +123,7 @@ class Story:
             self.published.setdefault(said.payload, (said, step.client))
         if said is not None and said.will is not None:
             self.published[said.will.payload] = (said.will, "")
+            self.wills[said.will.payload] = step.client
             if said.will.value(DELAY):
                 self.delayed[said.will.payload] = (client, said.will)
         client.left, client.left_v5 = client.will if step.opens and client.is_here else None, client.v5
