@@ -7,8 +7,10 @@ makes the table of RELIABILITY.md of them.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import subprocess
 from pathlib import Path
 
 FULL = os.environ.get("RELIABILITY") == "full"
@@ -17,6 +19,13 @@ FULL = os.environ.get("RELIABILITY") == "full"
 def share(fast: int, full: int) -> int:
     """How many cases to run."""
     return full if FULL else fast
+
+
+@functools.cache
+def commit() -> str:
+    """What is proven."""
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or "none"  # a copy that bugs are planted in
 
 
 def keep(proof: str, fault: str, done: str, seen: str, *, seed: int | None = None) -> None:
@@ -29,7 +38,7 @@ def keep(proof: str, fault: str, done: str, seen: str, *, seed: int | None = Non
         seen: the counts of what came of it, such as `0 lost, 0 phantom, 38 repeats`.
         seed: of a random proof.
     """
-    line = {"proof": proof, "fault": fault, "done": done, "seen": seen, "seed": seed}
+    line = {"proof": proof, "fault": fault, "done": done, "seen": seen, "seed": seed, "commit": commit()}
     print("figures:", json.dumps(line))
     if place := os.environ.get("RELIABILITY_FIGURES"):
         with (Path(place) / "figures.jsonl").open("a") as out:

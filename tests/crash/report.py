@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,11 +55,11 @@ def replaced(page: str, letter: str, lines: list[dict], head: str) -> str:
 
 
 def main(place: Path, letters: list[str]) -> int:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    head = f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip()}. {machine()}."
     missing: list[str] = []
     for letter in letters or list(PLAN):
         lines = read(place, letter)
+        commits = " and ".join(dict.fromkeys(line["commit"] for line in lines))
+        head = f"{datetime.now(UTC):%Y-%m-%d}, commit {commits}. {machine()}."
         PAGE.write_text(replaced(PAGE.read_text(), letter, lines, head))
         missing += [proof for proof in PLAN[letter] if proof not in {line["proof"] for line in lines}]
     if missing:
