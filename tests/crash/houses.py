@@ -17,6 +17,7 @@ import select
 import shutil
 import signal
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -204,6 +205,19 @@ def record(lane: Lane, home: Path, scene: Scene, version: int) -> list[Point]:
         house.start()
         conclude(house, cast)
         return list(points_of(calls, main, house.data))
+
+
+def lasts_s(lane: Lane, home: Path, scene: Scene, version: int) -> float:
+    """How long a conversation takes that nothing disturbs and nobody traces."""
+    cast = Cast(version)
+    with a_house(lane, home) as house:
+        house.start()
+        cast.port = house.port
+        began_s = time.monotonic()
+        converse(cast, scene.steps(cast), _nobody_dies)
+        took_s = time.monotonic() - began_s
+        cast.lose_all()
+        return took_s
 
 
 def points_of(calls: Sequence[Call], main: int, data: Path) -> Iterator[Point]:
