@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.model import Position
+from gateway.model import DeadLetter, Position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.forward.verdict import Refusal
     from gateway.model import Batch
 
 
@@ -56,3 +57,27 @@ class Parcel:
                 chosen.append(batch.slice(low, high) if high - low < len(batch) else batch)
             first += len(batch)
         return Parcel(chosen, self.position(stop))
+
+    def letter(self, refusal: Refusal, sink: str, tries: int, first_wall_ns: int, last_wall_ns: int) -> DeadLetter:
+        """The dead letter of a record that a sink has refused.
+
+        Args:
+            refusal: which record, and why.
+            sink: who refused it.
+            tries: how often it was sent.
+            first_wall_ns: when that began.
+            last_wall_ns: when it ended.
+        """
+        batch, index = self.locate(refusal.index)
+        return DeadLetter(
+            id=f"{batch.origin.prefix()}{batch.seq + index}",
+            topic=batch.topics[index],
+            payload=batch.payloads[index],
+            flags=batch.flags[index],
+            stage=sink,
+            code=refusal.code,
+            detail=refusal.detail,
+            attempts=tries,
+            first_wall_ns=first_wall_ns,
+            last_wall_ns=last_wall_ns,
+        )

@@ -27,7 +27,7 @@ from gateway.forward.backoff import Backoff, asked_pause_s
 from gateway.forward.parcel import Parcel
 from gateway.forward.plan import Limit, Plan, Settled
 from gateway.forward.verdict import Delivered, NeedsOperator, Refusal, Refused, Retry, TooLarge
-from gateway.model import DeadLetter, Gap, Kind, Position
+from gateway.model import Gap, Kind, Position
 from gateway.mqtt.backoff import slow_pause_s
 from gateway.observe import events
 from gateway.observe.status import SinkStatus
@@ -250,23 +250,8 @@ class Runner:
 
     async def _bury(self, parcel: Parcel, refused: Sequence[Refusal], tries: int, first_wall_ns: int) -> None:
         """Put refused records into the dead-letter log. Returns only when they are durable there."""
-        letters = []
-        for refusal in refused:
-            batch, place = parcel.locate(refusal.index)
-            letters.append(
-                DeadLetter(
-                    id=f"{batch.origin.prefix()}{batch.seq + place}",
-                    topic=batch.topics[place],
-                    payload=batch.payloads[place],
-                    flags=batch.flags[place],
-                    stage=self._settings.name,
-                    code=refusal.code,
-                    detail=refusal.detail,
-                    attempts=tries,
-                    first_wall_ns=first_wall_ns,
-                    last_wall_ns=self._clock.wall_ns(),
-                )
-            )
+        name, now_ns = self._settings.name, self._clock.wall_ns()
+        letters = [parcel.letter(refusal, name, tries, first_wall_ns, now_ns) for refusal in refused]
         await self._insist(lambda: self._store.dead_letters.store(letters), "cannot store dead letters")
         for letter in letters:
             self._reasons[letter.code] = self._reasons.get(letter.code, 0) + 1
