@@ -53,6 +53,29 @@ def test_everything_is_delivered_once_in_order_and_the_cursor_says_so(virtual, s
     virtual(main())
 
 
+def test_a_lone_event_is_sent_at_once_and_what_comes_often_is_sent_together(virtual, store, make_runner):
+    """A send costs the same for one event as for many: of 1,000 events a second a hundred sends, not a thousand."""
+
+    async def main():
+        sink = ScriptedSink()
+        runner = make_runner(store, sink, batch_records=200)
+        loop = asyncio.get_running_loop()
+        async with running(runner):
+            began_s = loop.time()
+            store.events.append(batch_of([b"1"]))
+            await until(lambda: runner.pending == 0)
+            assert sink.times_s == [began_s]
+            await asyncio.sleep(1.0)
+            for _ in range(1_000):
+                store.events.append(batch_of([b"2"]))
+                await asyncio.sleep(0.001)
+            await until(lambda: runner.pending == 0)
+        assert sink.taken == list(range(1_001))
+        assert 90 <= len(sink.offers) <= 110
+
+    virtual(main())
+
+
 @pytest.mark.parametrize("position", range(100))
 def test_poison_at_any_position_costs_one_record_and_few_requests(virtual, make_runner, position):
     """K2: everything else arrives in order; the poisoned record is refused alone before it is given up."""

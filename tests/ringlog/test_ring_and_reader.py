@@ -12,6 +12,7 @@ from gateway.config.settings import LogSettings
 from gateway.errors import LogInUseError
 from gateway.model import Gap, Kind, Position
 from gateway.ringlog.inspect import info, scan_log, verify
+from gateway.ringlog.ring import PATIENCE_RECORDS
 from gateway.ringlog.segment import Damage
 
 
@@ -341,3 +342,24 @@ async def test_an_idle_log_writes_nothing(open_store, make_batch, faulty):
     for _ in range(50):
         await asyncio.sleep(0)
     assert faulty.calls == []
+
+
+@pytest.mark.parametrize("durable_only", [False, True])
+async def test_who_waits_for_decisions_sleeps_through_events_but_for_many(open_store, make_batch, durable_only):
+    """A turn of events wakes nobody who has nothing to do with them; a decision does, and so does what piles up."""
+    store = open_store(LogSettings(compress=False))
+    ring = store.events
+
+    async def woken_by(*batches) -> bool:
+        waiter = ring.waiter(durable_only=durable_only, patient=True)
+        for batch in batches:
+            ring.append(batch)
+            await store.committer.flush()
+        return waiter.done()
+
+    few = [make_batch(payloads(0, 10), stamp=ring.stamp()) for _ in range(5)]
+    assert not await woken_by(*few)
+    assert await woken_by(make_batch([b"{}"], kind=Kind.DECISIONS, stamp=ring.stamp()))
+    many = [make_batch(payloads(0, 256), stamp=ring.stamp()) for _ in range(PATIENCE_RECORDS // 256)]
+    assert not await woken_by(*many[1:])
+    assert await woken_by(many[0])
