@@ -60,6 +60,8 @@ class House(NamedTuple):
     terms: Terms
     known: dict[bytes, str]
     """Topics by their bytes on the wire: see `turn.learn`."""
+    spoken: dict[bytes, Properties]
+    """Property lists by theirs: see `turn.learn_properties`."""
     spare_client_id: Callable[[], str]
     """A name for a client that brings none."""
 

@@ -23,7 +23,7 @@ from gateway.mqtt.access import Peer
 from gateway.mqtt.admission import RefusedError
 from gateway.mqtt.conversation import Conversation
 from gateway.mqtt.packets import V311, Reason
-from gateway.mqtt.turn import scan
+from gateway.mqtt.turn import learn_properties, scan
 from gateway.mqtt.wire import Body, NeedMore, frame_at
 from gateway.observe import events
 
@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         self._gathering = listener.gathering
         self._transport: asyncio.Transport | None = None
         self._limit_bytes = listener.house.terms.max_packet_bytes
+        self._spoken = listener.house.spoken
         self._tail = bytearray()
         """A packet that is not whole yet."""
         self._wanted_bytes = 0
@@ -316,7 +317,14 @@ class Connection(asyncio.Protocol):
             limit_bytes = self._limit_bytes
             if conversation.session is not None:
                 position = scan(
-                    data, position, limit_bytes, conversation.known, turn, mids, v5=conversation.version != V311
+                    data,
+                    position,
+                    limit_bytes,
+                    conversation.known,
+                    turn,
+                    mids,
+                    v5=conversation.version != V311,
+                    spoken=self._spoken,
                 )
                 if position == end:
                     break
@@ -329,6 +337,8 @@ class Connection(asyncio.Protocol):
                 self._wanted_bytes = frame.wanted_bytes
                 break
             packet = conversation.handle(frame.first, Body(data, frame.start, frame.stop), turn, now_s)
+            if packet is not None and packet.properties:
+                learn_properties(self._spoken, data, frame.start, packet)
             if packet is not None and packet.qos:
                 (mids if packet.qos == 1 else recs).append(packet.mid)
             position = frame.stop

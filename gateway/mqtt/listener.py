@@ -127,7 +127,7 @@ class Listener:
             settings.connect_timeout_s,
             settings.max_in_flight,
         )
-        self.house = House(self.exchange, self._access, terms, {}, lambda: f"auto-{secrets.token_hex(8)}")
+        self.house = House(self.exchange, self._access, terms, {}, {}, lambda: f"auto-{secrets.token_hex(8)}")
         self.gathering = Gathering(self.exchange, intake, mono_s, settings.max_unsettled_bytes, self._pace, keeper)
         self.port = settings.port
         self._server: asyncio.Server | None = None

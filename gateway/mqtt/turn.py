@@ -8,7 +8,7 @@ call but the appends, no clock, no log.
     length       1 or 2 bytes here (up to 16,383); longer ones go the general way
     topic        2 + n          looked up with its length in front: raw bytes -> checked string
     packet id    2              QoS 1
-    properties   1              5.0: the length 0; anything else goes the general way
+    properties   1 + n          5.0: none, or those of an earlier message; looked up; new ones go the general way
     payload      the rest
 
 Invariants:
@@ -25,14 +25,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.model import DUPLICATE
+from gateway.mqtt.properties import Property
 from gateway.mqtt.wire import encode_text
 
 if TYPE_CHECKING:
-    from gateway.mqtt.packets import Properties
+    from collections.abc import Mapping
+
+    from gateway.mqtt.packets import Properties, Publish
     from gateway.mqtt.passing import Route
     from gateway.mqtt.session import Hearer, Session
     from gateway.mqtt.shared import Group
 
+_NOTHING_SPOKEN: Mapping[bytes, Properties] = {}
+MAX_SPOKEN, MAX_SPOKEN_BYTES = 1_024, 127
+"""Property lists that are remembered, and how long they may be: a device mostly says the same of all its messages."""
 MAX_KNOWN_TOPICS = 16_384
 MAX_KNOWN_TOPIC_BYTES = 512
 """Longer ones are decoded each time, which bounds the memory that strangers can fill."""
@@ -124,7 +130,15 @@ _HEADS = {
 
 
 def scan(
-    data: bytes, position: int, limit_bytes: int, known: dict[bytes, str], turn: Turn, mids: list[bytes], *, v5: bool
+    data: bytes,
+    position: int,
+    limit_bytes: int,
+    known: dict[bytes, str],
+    turn: Turn,
+    mids: list[bytes],
+    *,
+    v5: bool,
+    spoken: Mapping[bytes, Properties] = _NOTHING_SPOKEN,
 ) -> int:
     """Take PUBLISH packets for as long as they are whole and plain.
 
@@ -136,10 +150,11 @@ def scan(
         turn: gets the messages.
         mids: gets the raw packet ids of QoS 1 messages.
         v5: whether a property list stands before the payload.
+        spoken: checked property lists by their bytes on the wire, without the length. See `learn_properties`.
 
     Returns:
-        Where it stopped: the end, or a packet that is incomplete, of another kind, with properties, on a topic not yet
-        known, long, or wrong.
+        Where it stopped: the end, or a packet that is incomplete, of another kind, on a topic or with properties not
+        yet known, long, or wrong.
     """
     if len(data) - position >= RUN_BYTES and limit_bytes >= _LONGEST_IN_RUN:
         position = _scan_run(data, position, known, turn, mids, v5=v5)
@@ -173,20 +188,26 @@ def scan(
         if flags & 1:
             mid = data[split : split + 2]
             split += 2
-            if split > stop or mid == b"\0\0":
+            if mid == b"\0\0":
                 break
-            if v5:
-                if split == stop or data[split]:
+        properties = None
+        if v5:
+            if split >= stop:
+                break
+            size_bytes = data[split]
+            split += 1
+            if size_bytes:
+                # A longer length than one byte has is no known list's either: those are shorter.
+                properties = spoken.get(data[split : split + size_bytes])
+                if properties is None:
                     break
-                split += 1
+                split += size_bytes
+        if split > stop:
+            break
+        if flags & 1:
             add_mid(mid)
-        else:
-            if v5:
-                if split >= stop or data[split]:
-                    break
-                split += 1
-            if split > stop:
-                break
+        if properties is not None:
+            turn.properties[len(topics)] = properties
         if flags >= _RETAIN:
             turn.retained.append(len(topics))
             flags -= _RETAIN
@@ -254,3 +275,21 @@ def learn(known: dict[bytes, str], topic: str) -> str:
     if len(known) >= MAX_KNOWN_TOPICS:
         known.clear()
     return known.setdefault(encode_text(topic), topic)
+
+
+def learn_properties(spoken: dict[bytes, Properties], data: bytes, start: int, packet: Publish) -> None:
+    """Let `scan` recognise the properties of a checked PUBLISH from now on, unless they say what its topic is.
+
+    Args:
+        spoken: what is known.
+        data: where it was read from.
+        start: where its topic begins.
+        packet: what it was decoded to.
+    """
+    start += 2 + (data[start] << 8) + data[start + 1] + (2 if packet.qos else 0)
+    size_bytes = data[start]
+    if Property.TOPIC_ALIAS in packet.properties or size_bytes > MAX_SPOKEN_BYTES:
+        return
+    if len(spoken) >= MAX_SPOKEN:
+        spoken.clear()
+    spoken[data[start + 1 : start + 1 + size_bytes]] = packet.properties

@@ -8,7 +8,16 @@ from gateway.errors import ProtocolError
 from gateway.model import DUPLICATE
 from gateway.mqtt.codec import decode
 from gateway.mqtt.packets import V5, V311
-from gateway.mqtt.turn import MAX_KNOWN_TOPIC_BYTES, MAX_KNOWN_TOPICS, Turn, learn, scan
+from gateway.mqtt.properties import Property
+from gateway.mqtt.turn import (
+    MAX_KNOWN_TOPIC_BYTES,
+    MAX_KNOWN_TOPICS,
+    MAX_SPOKEN,
+    Turn,
+    learn,
+    learn_properties,
+    scan,
+)
 from gateway.mqtt.wire import Body, NeedMore, frame_at
 
 MIB = 1 << 20
@@ -99,7 +108,7 @@ def _random_packet(rng, wire, version):
             v5=v5,
             retain=rng.random() < 0.2,
             dup=bool(qos) and rng.random() < 0.2,
-            properties=b"\x01\x01" if v5 and rng.random() < 0.2 else b"",
+            properties=rng.choice(SPOKEN) if v5 and rng.random() < 0.4 else b"",
         )
     )
     if rng.random() < 0.3:
@@ -111,12 +120,12 @@ def _random_packet(rng, wire, version):
 def test_what_the_tight_loop_takes_the_general_decoder_takes_the_same_way(seed, wire, version):
     """Random packets, some of them damaged: no difference in what was understood."""
     rng = random.Random(seed)
-    topics = known("a", "b/c", "ü")
-    taken = 0
+    topics, heard = known("a", "b/c", "ü"), spoken(wire, *SPOKEN)
+    taken = with_properties = 0
     for _ in range(20_000):
         data = _random_packet(rng, wire, version) + rng.randbytes(rng.randint(0, 3))
         turn, mids = Turn(), []
-        stopped = scan(data, 0, MIB, topics, turn, mids, v5=version == V5)
+        stopped = scan(data, 0, MIB, topics, turn, mids, v5=version == V5, spoken=heard)
         position = 0
         for index, topic in enumerate(turn.topics):
             frame = frame_at(data, position, MIB)
@@ -124,6 +133,8 @@ def test_what_the_tight_loop_takes_the_general_decoder_takes_the_same_way(seed, 
             assert (packet.topic, packet.payload) == (topic, turn.payloads[index])
             assert turn.flags[index] == packet.qos | (DUPLICATE if packet.dup else 0)
             assert packet.retain == (index in turn.retained)
+            assert turn.properties.get(index, {}) == packet.properties
+            with_properties += bool(packet.properties)
             if packet.qos:
                 assert packet.mid == mids.pop(0)
             position = frame.stop
@@ -137,6 +148,69 @@ def test_what_the_tight_loop_takes_the_general_decoder_takes_the_same_way(seed, 
             except ProtocolError:
                 pass
     assert taken > 4_000
+    assert with_properties >= 500 * (version == V5)
+
+
+SPOKEN = [b"\1\1", b"\x03\0\4json\x26\0\1k\0\1v", b"\2\0\0\0\x3c"]
+"""Property lists: payload format, content type and a user property, message expiry."""
+
+
+def spoken(wire, *lists):
+    """What is known once messages with these properties have gone the general way."""
+    found = {}
+    for listed in lists:
+        data = wire.publish("a", qos=1, v5=True, properties=listed)
+        frame = frame_at(data, 0, MIB)
+        packet = decode(frame.first, Body(data, frame.start, frame.stop), V5)
+        learn_properties(found, data, frame.start, packet)
+    return found
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_properties_that_were_heard_before_go_with_their_messages(wire, qos):
+    """What a 5.0 device says of all its messages costs one look, and every message has its own."""
+    data = b"".join(
+        wire.publish("a", b"%d" % n, qos=qos, mid=n + 1, v5=True, properties=(*SPOKEN, b"")[n % 4]) for n in range(12)
+    )
+    turn, mids = Turn(), []
+    assert scan(data, 0, MIB, known("a"), turn, mids, v5=True, spoken=spoken(wire, *SPOKEN)) == len(data)
+    assert turn.payloads == [b"%d" % n for n in range(12)]
+    assert len(mids) == 12 * qos
+    assert turn.properties[0] == turn.properties[8] == {Property.PAYLOAD_FORMAT: 1}
+    assert turn.properties[1] == {Property.CONTENT_TYPE: "json", Property.USER: [("k", "v")]}
+    assert turn.properties[2] == {Property.MESSAGE_EXPIRY: 60}
+    assert sorted(turn.properties) == [n for n in range(12) if n % 4 != 3]
+
+
+def test_new_properties_aliases_and_long_lists_go_the_general_way(wire):
+    """The quick way knows only what the codec has judged, and a topic alias is no property of a message alone."""
+    found = spoken(wire, b"\1\1", b"\x23\0\1", b"\x03\0\xc8" + b"t" * 200)
+    assert list(found) == [b"\1\1"]
+    for listed in (b"\1\0", b"\x23\0\1", b"\x03\0\xc8" + b"t" * 200):
+        turn = Turn()
+        assert (
+            scan(wire.publish("a", v5=True, properties=listed), 0, MIB, known("a"), turn, [], v5=True, spoken=found)
+            == 0
+        )
+        assert not turn.properties
+
+
+def test_a_list_that_reaches_beyond_its_packet_is_not_taken(wire):
+    """Neither into the next packet nor beyond the end of what was read."""
+    found = {b"\1\1": {Property.PAYLOAD_FORMAT: 1}}
+    for data in (b"\x30\5\0\1a\2\1\1xx", b"\x30\5\0\1a\2\1", b"\x30\4\0\1a\2\1\1"):
+        assert scan(data, 0, MIB, known("a"), Turn(), [], v5=True, spoken=found) == 0
+
+
+def test_strangers_fill_only_so_much_of_the_memory_for_properties(wire):
+    """Bounded in number and in length."""
+    found = {}
+    for number in range(MAX_SPOKEN + 10):
+        found |= spoken(wire, b"\2" + number.to_bytes(4, "big")) if len(found) < MAX_SPOKEN else {}
+    data = wire.publish("a", v5=True, properties=b"\1\1")
+    packet = decode(data[0], Body(data, 2, len(data)), V5)
+    learn_properties(found, data, 2, packet)
+    assert len(found) == 1
 
 
 def one_by_one(data, topics, *, v5):
