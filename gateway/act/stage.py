@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 CURSOR = "act"
 _KEEPING = "act.cursor"
 _RECORDS_PER_TURN = 20_000
-_COMMIT_AFTER_S = 1.0
+_COMMIT_AFTER_S = 5.0
+"""A sync in which no command goes out: on a card one more of these a second is what commands would have to wait for."""
 _COMMIT_AFTER_RECORDS = 100_000
 """Or a quarter of the log, if that is less."""
 _FAR_BEHIND_RECORDS = 100_000

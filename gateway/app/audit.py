@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 CURSOR = "audit"
 _RECORDS_PER_READ = 20_000
-_GATHER_S = 1.0
+_GATHER_S = 5.0
+"""As long as this is a copy behind. It costs two syncs, for which on a card acknowledgements and commands wait."""
 _COMMIT_AFTER_RECORDS = 100_000
 """A cursor that nothing but telemetry has passed is stored this seldom: a restart then reads so many records again."""
 _RETRY_S = 5.0
@@ -85,7 +86,7 @@ class AuditTrail:
             self._stored = place
 
     async def _gather(self) -> None:
-        """Take what comes within a second of the first decision. Or nothing, when much else has gone by."""
+        """Take what comes within `_GATHER_S` of the first decision. Or nothing, when much else has gone by."""
         reader = self._reader
         while not self._gathered:
             self._gathered += self._wanted(await reader.read(_RECORDS_PER_READ))
