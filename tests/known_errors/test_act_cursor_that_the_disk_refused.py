@@ -75,7 +75,7 @@ async def test_a_cursor_that_cannot_be_stored_is_told_once_and_tried_until_it_ca
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
     assert told == [("task_retried", "act.cursor"), ("disk_recovered", "act.cursor")]
-    assert pauses[:10] == [1, 1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert pauses[:10] == [act_stage._COMMIT_AFTER_S, 1, 2, 4, 8, 16, 32, 60, 60, 60]
     await site.store.close()
     second = Site(tmp_path, clock)
     await second.stage.recover()
