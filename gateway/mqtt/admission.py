@@ -176,17 +176,8 @@ class Admission:
         packet, verdict = self._packet, self._verdict
         assert packet is not None, "asked"
         assert verdict is not None, "judged"
-        if verdict.reason:
-            self._refuse(packet, verdict.reason, verdict.why)
+        grant = self._check_guest(packet, verdict)
         exchange, client_id = self._exchange, self._client_id
-        owner = exchange.owner_of(client_id)
-        if owner and verdict.device and owner != verdict.device:
-            self._refuse(packet, Reason.BAD_CLIENT_ID, "the client id is another user's")
-        grant = self._access.grant(verdict.device, client_id)
-        if grant is not None and packet.will is not None and not grant.may_publish(packet.will.topic):
-            self._refuse(packet, Reason.NOT_AUTHORIZED, "the last will's topic is not permitted")
-        if exchange.is_full_for(client_id):
-            self._refuse(packet, Reason.QUOTA_EXCEEDED, "too many sessions")
         asked_s = self._asked_expiry_s(packet)
         expiry_s = min(asked_s, self._terms.session_expiry_max_s)
         keepalive_s = packet.keepalive_s
@@ -204,7 +195,7 @@ class Admission:
             client_id,
             self._outlet,
             # A session from a time without users, or with them, is not what this client left.
-            clean=packet.clean or owner != verdict.device,
+            clean=packet.clean or exchange.owner_of(client_id) != verdict.device,
             expiry_s=expiry_s,
             will=packet.will,
             keepalive_s=keepalive_s,
@@ -231,6 +222,20 @@ class Admission:
         else:
             self._outlet.put(connack(session_present=is_present))
             welcome(admitted)
+
+    def _check_guest(self, packet: Connect, verdict: Verdict) -> Grant | None:
+        """Refuse who must not come in, as whom it is now known to be. Returns what it may do."""
+        if verdict.reason:
+            self._refuse(packet, verdict.reason, verdict.why)
+        owner = self._exchange.owner_of(self._client_id)
+        if owner and verdict.device and owner != verdict.device:
+            self._refuse(packet, Reason.BAD_CLIENT_ID, "the client id is another user's")
+        grant = self._access.grant(verdict.device, self._client_id)
+        if grant is not None and packet.will is not None and not grant.may_publish(packet.will.topic):
+            self._refuse(packet, Reason.NOT_AUTHORIZED, "the last will's topic is not permitted")
+        if self._exchange.is_full_for(self._client_id):
+            self._refuse(packet, Reason.QUOTA_EXCEEDED, "too many sessions")
+        return grant
 
     def put(self, data: bytes) -> None:
         """What was noted of a new session is on disk: say CONNACK, and go on with what has been sent meanwhile."""
